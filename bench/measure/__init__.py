@@ -1,0 +1,1 @@
+"""The measurements of ``make bench``: one module each, and what they share."""

@@ -1,0 +1,1 @@
+"""The RKLLM binding and the runtimes built beside it."""

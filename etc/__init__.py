@@ -1,0 +1,1 @@
+"""Default configuration, built-in simulator models, systemd unit, udev rule."""

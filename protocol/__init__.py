@@ -1,0 +1,1 @@
+"""What travels between clients, rkvisord and worker processes: messages, errors, limits.  Pure."""

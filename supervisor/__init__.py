@@ -1,0 +1,1 @@
+"""rkvisord: pure deciders, and the shells that act for them."""

@@ -1,0 +1,1 @@
+"""What is known of a death: its report, its signature, its class."""

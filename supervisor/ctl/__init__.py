@@ -1,0 +1,1 @@
+"""``rkvisorctl``: supervisorctl's verbs, and what rkvisor adds."""

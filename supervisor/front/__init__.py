@@ -1,0 +1,1 @@
+"""The sockets of clients and watchers: what arrives, what leaves, who vanished."""

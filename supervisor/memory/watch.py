@@ -1,0 +1,233 @@
+"""The memory of every process of this rkvisord, watched: brings sampler, judge, store, events and recycler together.
+
+On the loop, but for what says that it runs in the sampler's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+from loguru import logger
+
+from rkvisor.protocol.errors import InvalidParams
+from rkvisor.protocol.memory import MemoryParams
+from rkvisor.protocol.nearest import no_such
+from rkvisor.supervisor.clock import Clock
+from rkvisor.supervisor.config.sections import MemorySection
+from rkvisor.supervisor.front.events import Events
+from rkvisor.supervisor.front.replies import Reply
+from rkvisor.supervisor.memory import reporting
+from rkvisor.supervisor.memory.history import SUPERVISOR, History, Life, pack, past
+from rkvisor.supervisor.memory.judge import Judge, Judgement
+from rkvisor.supervisor.memory.sample import Mark, Sample
+from rkvisor.supervisor.memory.sampler import STANDBY, Sampler, Target
+from rkvisor.supervisor.store.database import Store
+from rkvisor.supervisor.store.memory_rows import MemoryRow
+from rkvisor.supervisor.workers.pool import Pool
+from rkvisor.supervisor.workers.processes import Process
+from rkvisor.supervisor.workers.recycler import Recycler
+from rkvisor.supervisor.workers.slot import Slot
+
+#: Samples after requests that may follow each other at once; the least time between two of a process, seconds; and the
+#: same for each process that there is, so that many take no more of rkvisord's time than few.
+BURST, GAP_S, GAP_EACH_S = 64.0, 0.05, 0.0125
+#: Between two samples of a process that are stored, and between two prunings of what is stored, seconds.
+STORE_S, PRUNE_S = 60.0, 3600.0
+
+#: Calls after which a process holds more than before, and what the step in its memory is called.
+CALL_MARKS = {"rkllm.load_lora": "lora", "rkllm.load_prompt_cache": "prompt_cache"}
+
+
+class Memory:
+    """rows: of the history before this start.  recycler: acts on what is found."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        section: MemorySection,
+        epoch: str,
+        pools: dict[str, Pool],
+        store: Store,
+        events: Events,
+        recycler: Recycler,
+        rows: list[MemoryRow],
+    ):
+        self._loop = loop
+        self._clock = clock
+        self._section = section
+        self._epoch = epoch
+        self._pools = pools
+        self._store = store
+        self._events = events
+        self._recycler = recycler
+        now_s = clock.monotonic()
+        self.history = History(past([(r.worker, r.process, r.kind, r.body, r.age_s) for r in rows], now_s))
+        self.judge = Judge(clock, self._limit_bytes, self._on_verdict)
+        self._sampler = Sampler(
+            clock,
+            self.history,
+            self._roster,
+            self._on_sample,
+            interval_s=section.interval_s,
+            look_interval_s=section.look_interval_s,
+        )
+        self._buckets: dict[int, tuple[float, float]] = {}
+        self._stored_s: dict[str, float] = {}
+        self._pruned_s = now_s
+        for pool in pools.values():
+            pool.dispatcher.on_rest = self.on_rest
+
+    def start(self) -> None:
+        """Begin to sample."""
+        self._sampler.start()
+
+    def close(self) -> None:
+        """No sample any more."""
+        self._sampler.close()
+
+    def ask(self, question: Callable[[], Any], tell: Callable[[Any], None]) -> None:
+        """Let the sampler's thread answer *question*, where history and judge may be read; *tell* on the loop."""
+        self._sampler.put(lambda: self._post(tell, question()))
+
+    def report(self, params: MemoryParams, reply: Reply) -> None:
+        """``memory.report``.  Raises InvalidParams for a worker that there is not."""
+        names = [slot.name for pool in self._pools.values() for slot in pool.slots]
+        if params.worker is not None and params.worker not in (*names, SUPERVISOR):
+            raise InvalidParams(f"cannot report on {params.worker!r}: {no_such('worker', params.worker, names)}")
+        self.ask(lambda: self._answer(params), reply.result)
+
+    def _answer(self, params: MemoryParams) -> bytes:
+        """In the sampler's thread; of a sample that is taken now."""
+        self._sampler.tick()
+        found = reporting.report(
+            self.history, self.judge.of, self._limit_bytes, worker=params.worker, points=params.points
+        )
+        return msgspec.json.encode(found)
+
+    def _post(self, act: Callable[..., None], *details: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(act, *details)
+
+    # What happens on the loop.
+
+    def on_rest(self, slot: Slot, process: Process) -> None:
+        """A request of *slot* is done: sample its process, unless that was done just now."""
+        self._recycler.on_rest(slot, process)
+        now_s = self._clock.monotonic()
+        tokens, last_s = self._buckets.get(process.incarnation, (BURST, 0.0))
+        if now_s - last_s < max(GAP_S, GAP_EACH_S * len(self._buckets)):
+            return
+        tokens = min(BURST, tokens + (now_s - last_s) / self._section.request_interval_s)
+        if tokens >= 1.0:
+            self._buckets[process.incarnation] = (tokens - 1.0, now_s)
+            self._sampler.rested(self._target(slot.name, slot.section.path, process))
+
+    def on_loaded(self) -> None:
+        """A process has loaded its model: look at it while it certainly rests."""
+        self._sampler.put(self._sampler.tick)
+
+    def on_gone(self, process: Process) -> None:
+        """*process* is gone."""
+        self._buckets.pop(process.incarnation, None)
+        why = self._recycler.on_gone(process)
+        ending = f"recycled: {why}" if why else process.trouble or "ended"
+        self._sampler.gone(f"{self._epoch}:{process.incarnation}", ending, self._keep_end)
+
+    def on_call(self, process: Process, name: str) -> None:
+        """*process*, which may be a standby or new, did the call *name*; some take memory for good."""
+        kind = CALL_MARKS.get(name)
+        if kind is not None:
+            mark = Mark(at_s=self._clock.monotonic(), kind=kind, text=name)
+            self._sampler.put(lambda: self._mark(f"{self._epoch}:{process.incarnation}", mark))
+
+    def _tell_verdict(self, life: Life, judgement: Judgement, before: str) -> None:
+        report, verdict = judgement.report, judgement.standing.verdict
+        level = "WARNING" if verdict == "leaking" else "INFO"
+        logger.log(
+            level, "{}: process {}: {} → {}, cause {}", life.worker, life.pid, before, verdict, report and report.cause
+        )
+        self._events.publish(
+            "memory.leak",
+            worker=life.worker,
+            pid=life.pid,
+            before=before,
+            verdict=verdict,
+            cause=report.cause if report is not None else "unknown",
+            reasons=list(judgement.attribution.reasons),
+        )
+        model, _, place = life.worker.partition(":")
+        if model in self._pools and place.isdigit():
+            incarnation = int(life.process.rpartition(":")[2])
+            self._recycler.judged(model, incarnation, is_leaking=verdict == "leaking")
+
+    # What happens in the sampler's thread.
+
+    def _mark(self, process: str, mark: Mark) -> None:
+        for life in self.history.lasting():
+            if life.process == process:
+                life.marks.append(mark)
+
+    def _target(self, worker: str, path: str, process: Process) -> Target:
+        name = f"{self._epoch}:{process.incarnation}"
+        return Target(worker, name, process.pid, process.page, model=path)
+
+    def _roster(self) -> Iterator[Target]:
+        requests = 0
+        for name, pool in self._pools.items():
+            path = pool.section.path
+            for slot in pool.slots:
+                requests += slot.requests
+                process = slot.process
+                if process is not None and process.ready is not None:
+                    yield self._target(slot.name, path, process)
+            for process in list(pool.standbys):
+                if process.ready is not None:
+                    yield self._target(f"{name}{STANDBY}{process.incarnation}", path, process)
+        yield Target(SUPERVISOR, f"{self._epoch}:0", os.getpid(), requests=requests)
+
+    def _limit_bytes(self, worker: str) -> int | None:
+        pool = self._pools.get(worker.partition(":")[0])
+        if pool is None:
+            return None
+        return int(pool.section.max_rss) or int(pool.section.memory_limit) or None
+
+    def _on_sample(self, life: Life, target: Target, sample: Sample) -> None:
+        now_s = sample.at_s
+        model, _, place = life.worker.partition(":")
+        if model in self._pools and place.isdigit():
+            self._check(model, life, sample)
+            self._keep(life, sample)
+        elif not life.is_worker:
+            self._keep(life, sample)
+            self.judge.forget(lambda one: one in self.history.lives(one.worker))
+            if now_s - self._pruned_s >= PRUNE_S:
+                self._pruned_s = now_s
+                self._store.prune_memory()
+        self.judge.sampled(life)
+
+    def _check(self, model: str, life: Life, sample: Sample) -> None:
+        """Tell the recycler, if that may be of interest to it."""
+        section = self._pools[model].section
+        held = sample.rss_bytes + sample.swap_bytes
+        limit = int(section.max_rss)
+        is_first = len(life.tiers) == 1
+        if is_first or (limit and held > limit * (1 - section.recycle_jitter)):
+            self._post(self._recycler.sampled, model, int(life.process.rpartition(":")[2]), held)
+
+    def _keep(self, life: Life, sample: Sample) -> None:
+        if sample.at_s - self._stored_s.get(life.worker, -STORE_S) >= STORE_S:
+            self._stored_s[life.worker] = sample.at_s
+            self._store.put_memory(life.worker, life.process, "sample", pack(sample))
+
+    def _keep_end(self, life: Life) -> None:
+        if life.last is not None and STANDBY not in life.worker:
+            self._store.put_memory(life.worker, life.process, "sample", pack(life.last))
+            self._store.put_memory(life.worker, life.process, "end", life.ending.encode())
+
+    def _on_verdict(self, life: Life, judgement: Judgement, before: str) -> None:
+        self._post(self._tell_verdict, life, judgement, before)

@@ -1,0 +1,1 @@
+"""The worker process: one RKLLM model behind one ZeroMQ socket."""
