@@ -17,6 +17,8 @@ _NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 #: Messages handled before other events of the loop get their turn.
 DRAIN_BUDGET = 256
+#: A message that is tracked: frames of so many bytes and more are handed to ZeroMQ without a copy.
+LARGE_BYTES = 4096
 
 
 #: Channels that are being drained, and those that were sent through meanwhile: these are looked at when the outermost
@@ -46,6 +48,7 @@ class Channel:
     ):
         self._loop = loop
         self.socket = socket
+        socket.copy_threshold = LARGE_BYTES
         self._on_message = on_message
         self._copy = copy
         self._is_scheduled = False
@@ -116,17 +119,26 @@ class Channel:
     def _has_more(self) -> bool:
         return not self.socket.closed and bool(self._get(_EVENTS) & _POLLIN)
 
-    def send(self, parts: Sequence[bytes]) -> None:
+    def send(self, parts: Sequence[bytes], *, is_tracked: bool = False) -> zmq.MessageTracker | None:
         """Send one message without ever blocking.
+
+        is_tracked: return a tracker, which is done when ZeroMQ holds nothing of the message any more.
 
         Raises:
             PeerGone, PeerFull: see there.
         """
         try:
             send = self._send
+            if is_tracked:
+                last = len(parts) - 1
+                flags = [_NOBLOCK if index == last else _MORE for index in range(len(parts))]
+                return zmq.MessageTracker(
+                    *[send(part, flag, False, True) for part, flag in zip(parts, flags, strict=True)]
+                )
             for part in parts[:-1]:
                 send(part, _MORE)
             send(parts[-1], _NOBLOCK)
+            return None
         except zmq.Again as error:
             raise PeerFull from error
         except zmq.ZMQError as error:

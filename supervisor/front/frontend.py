@@ -20,7 +20,7 @@ from rkvisor.protocol.errors import InternalError, RkvisorError, SlowClient, Too
 from rkvisor.protocol.limits import MAX_ATTACHMENTS
 from rkvisor.supervisor.clock import Clock
 from rkvisor.supervisor.directories import open_to_group
-from rkvisor.supervisor.front.channel import Channel, PeerFull, PeerGone
+from rkvisor.supervisor.front.channel import Channel, PeerGone
 from rkvisor.supervisor.front.disconnects import Disconnects
 from rkvisor.supervisor.front.replies import Batch, Connection, Reply
 
@@ -162,22 +162,19 @@ class Frontend:
             self._flush_timer = self._loop.call_later(self._flush_s, self._flush)
 
     def _flush_one(self, connection: Connection) -> bool:
-        has_sent = False
         try:
-            while connection.outbox:
-                self.channel.send(connection.outbox[0])
-                connection.outbox_bytes -= sum(map(len, connection.outbox.popleft()))
-                has_sent = True
+            has_sent = connection.flush()
         except PeerGone:
             self.gone(connection.key)
-        except PeerFull:
-            dropped = connection.dropped_at_s
-            if dropped is not None and self._clock.monotonic() - dropped > FAREWELL_S:
+            return False
+        dropped_at_s = connection.dropped_at_s
+        if not connection.outbox:
+            self._waiting.discard(connection)
+            if dropped_at_s is not None:  # it has read why
                 self.gone(connection.key)
-            return has_sent
-        self._waiting.discard(connection)
-        if connection.dropped_at_s is not None:
-            self.gone(connection.key)
+        elif dropped_at_s is not None and self._clock.monotonic() - dropped_at_s > FAREWELL_S:
+            self._waiting.discard(connection)
+            connection.forgive()
         return has_sent
 
     def drop_slow(self, connection: Connection) -> None:
@@ -218,7 +215,7 @@ class Frontend:
         self._waiting.discard(connection)
         owed, connection.owed = connection.owed, set()
         connection.replies.clear()
-        connection.outbox.clear()
+        connection.clear()
         connection.dropped_at_s = connection.dropped_at_s or self._clock.monotonic()
         for reply in owed:
             reply.is_done = True

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from rkvisor.protocol import jsonrpc
 from rkvisor.supervisor.front.channel import Channel, PeerFull, PeerGone
+from rkvisor.supervisor.front.pipe import Pipe
 
 
 class Wire(Protocol):
@@ -36,6 +37,7 @@ class Connection:
         self.outbox: deque[list[bytes]] = deque()
         self.outbox_bytes = 0
         self.dropped_at_s: float | None = None
+        self._pipe = Pipe(frontend.channel, frontend.outbox_bytes)
 
     def send(self, parts: list[bytes]) -> None:
         """Send, or keep for later; a client that leaves too much unread is dropped."""
@@ -43,7 +45,7 @@ class Connection:
             return
         if not self.outbox:
             try:
-                self.frontend.channel.send(parts)
+                self._pipe.send(parts)
             except PeerFull:
                 pass
             except PeerGone:
@@ -52,7 +54,8 @@ class Connection:
             else:
                 return
         self.keep(parts)
-        if self.outbox_bytes > self.frontend.outbox_bytes:
+        # The next to leave may be of any size: whoever reads well may still ask for more than the bound at once.
+        if self.outbox_bytes - sum(map(len, self.outbox[0])) > self.frontend.outbox_bytes:
             self.frontend.drop_slow(self)
         else:
             self.frontend.flush_later(self)
@@ -61,6 +64,32 @@ class Connection:
         """Put *parts* into the outbox."""
         self.outbox.append(parts)
         self.outbox_bytes += sum(map(len, parts))
+
+    def flush(self) -> bool:
+        """Send what is in the outbox, as far as it goes.  Returns whether any of it was sent, all of it or not.
+
+        Raises:
+            PeerGone: there is no such client any more.
+        """
+        has_sent = False
+        try:
+            while self.outbox:
+                self._pipe.send(self.outbox[0])
+                self.outbox_bytes -= sum(map(len, self.outbox.popleft()))
+                has_sent = True
+        except PeerFull:
+            pass
+        return has_sent
+
+    def forgive(self) -> None:
+        """Forget what waits, and serve it like a new client; what ZeroMQ holds for it still counts."""
+        self.clear()
+        self.dropped_at_s = None
+
+    def clear(self) -> None:
+        """Forget what waits in the outbox."""
+        self.outbox.clear()
+        self.outbox_bytes = 0
 
 
 class Reply:

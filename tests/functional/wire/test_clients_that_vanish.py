@@ -204,7 +204,7 @@ def test_a_client_that_asks_on_and_on_without_reading_fills_no_memory(server: Rk
         for _ in range(3000):  # 120 MB of answers
             deaf.send("rpc.discover")
         client.call("system.version")
-        assert rss_bytes(server) - before < 64 * 1024 * 1024
+        assert rss_bytes(server) - before < 16 * 1024 * 1024
 
 
 def test_others_are_served_while_a_client_does_not_read(server: Rkvisord, client: Client) -> None:
