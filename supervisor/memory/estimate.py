@@ -8,7 +8,7 @@ it must have been seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from rkvisor.supervisor.memory.explained import Step, explain
@@ -16,7 +16,7 @@ from rkvisor.supervisor.memory.growth import Growth, judge
 from rkvisor.supervisor.memory.sample import SERIES, Mark, Sample, series_of
 from rkvisor.supervisor.memory.search import Policy, best, search, weak
 from rkvisor.supervisor.memory.slope import Slope
-from rkvisor.supervisor.memory.thinning import Track, by_age, by_axis, first_from
+from rkvisor.supervisor.memory.thinning import Track, by_age, by_axis, first_from, without_spikes
 
 Verdict = Literal["clean", "warming_up", "suspect", "leaking"]
 #: From good to bad.
@@ -127,7 +127,8 @@ def _series(samples: Sequence[Sample], marks: Sequence[Mark], name: str, policy:
     if max(values) - min(values) < least:  # most series, most of the time
         return SeriesEstimate(name=name, verdict="clean" if is_warm else "warming_up", value=values[-1])
     is_counted = name == "descriptors"  # no mark and no context explains one
-    adjusted, steps, begin = (values, (), 0) if is_counted else explain(samples, marks, values)
+    calm = without_spikes(values)
+    adjusted, steps, begin = (calm, (), 0) if is_counted else explain(samples, marks, calm)
     whole = Track(
         [float(one.requests) for one in samples],
         [float(one.tokens_in + one.tokens_out) for one in samples],
@@ -135,8 +136,7 @@ def _series(samples: Sequence[Sample], marks: Sequence[Mark], name: str, policy:
         adjusted,
     )
     track = by_age(whole.part(begin))
-    raw = by_age(replace(whole, values=values).part(begin))
-    found = [search(track, raw, axis, policy, least) for axis in ("requests", "time")]
+    found = [search(track, axis, policy, least) for axis in ("requests", "time")]
     leak = best([one for one in found if one is not None])
     if leak is not None:
         return _grows(name, "leaking", track, leak, values[-1], steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import NamedTuple
 
 from rkvisor.supervisor.memory.sample import Mark, Sample
@@ -42,6 +43,7 @@ def explain(
     """
     runs = _runs(_reasons(samples, marks))
     usual = _usual(samples, values, runs)
+    lowest = _lowest_from(values)
     out = list(values)
     steps: list[Step] = []
     begin = previous = 0
@@ -54,6 +56,8 @@ def explain(
         if not is_long and across.rise - anyhow <= usual.spread + _DOUBT * anyhow:
             continue
         height = max(0.0, across.rise - anyhow)
+        if lowest[last] - before < height / 2:  # it was given back
+            continue
         for index in range(previous, first):
             out[index] -= level
         for index in range(first, last):
@@ -65,6 +69,11 @@ def explain(
     for index in range(previous, len(out)):
         out[index] -= level
     return out, tuple(steps), begin
+
+
+def _lowest_from(values: Sequence[float]) -> list[float]:
+    """Of each value and all behind it the lowest."""
+    return list(accumulate(reversed(values), min))[::-1]
 
 
 class _Across(NamedTuple):

@@ -18,6 +18,8 @@ from rkvisor.supervisor.memory.thinning import Track, by_axis
 PIECES = 8
 #: Steps in a stretch that are taken out before the slope is looked for.
 STEPS = 2
+#: Of what steps explain, so much counts as unexplained.
+STEPPED = 0.25
 #: A step stands out by this factor above the increment that is left as the largest.
 OUTSTANDING = 3.0
 #: Points on either side of a step whose median is its level there.
@@ -60,9 +62,9 @@ class Growth:
 
     @property
     def misfit(self) -> float:
-        """What the line leaves unexplained, steps included, as a share of all growth."""
+        """What the line leaves unexplained, as a share of all growth; of steps a part, as they fit any curve."""
         stepped = sum(height for _, height in self.steps)
-        return (self.error + stepped) / (self.amount + stepped) if self.amount > 0 else math.inf
+        return (self.error + STEPPED * stepped) / (self.amount + stepped) if self.amount > 0 else math.inf
 
 
 def judge(track: Track, axis: str, least: float, *, is_brief: bool = False) -> Growth:

@@ -1,7 +1,7 @@
 """What is kept of the samples: every life of every worker, thinned as it grows old, so that memory is bounded.  Pure.
 
-A *life* is that of one process; a worker has one after another.  The newest ``FINE`` samples of a life are kept as they
-are; older ones one a minute, then one an hour.  At most ``LIVES`` of a worker are kept, those that ended thinned more.
+A *life* is that of one process; a worker has one after another.  ``sieve`` says which samples of a life are kept.  At
+most ``LIVES`` of a worker are kept, those that ended thinned more.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from dataclasses import dataclass, field, replace
 
 from rkvisor.supervisor.memory.proc import Mappings
 from rkvisor.supervisor.memory.sample import Mark, Sample
+from rkvisor.supervisor.memory.sieve import Sieve
 
-#: Samples of one life: the newest, then one a minute, then one an hour (two weeks).
-FINE, MINUTES, HOURS = 240, 240, 336
 #: Lives of one worker, the one that lasts included; and the samples that are kept of one that ended.
 LIVES, ENDED = 8, 120
 #: Of one life: marks, and looks at its mappings.
@@ -47,41 +46,6 @@ def unpack(packed: bytes) -> Sample:
     return Sample(**values)
 
 
-class Tiers:
-    """Packed samples, oldest first, the older the fewer."""
-
-    def __init__(self, fine: int = FINE, minutes: int = MINUTES, hours: int = HOURS):
-        self._fine: deque[tuple[float, bytes]] = deque()
-        self._minutes: deque[tuple[float, bytes]] = deque()
-        self._hours: deque[tuple[float, bytes]] = deque()
-        self._limits = (fine, minutes, hours)
-
-    def add(self, sample: Sample) -> None:
-        """Keep *sample*, the newest; what is too much for a tier falls into the next, and out of the last."""
-        fine, minutes, hours = self._limits
-        self._fine.append((sample.at_s, pack(sample)))
-        if len(self._fine) > fine:
-            _sift(self._minutes, self._fine.popleft(), 60.0)
-        if len(self._minutes) > minutes:
-            _sift(self._hours, self._minutes.popleft(), 3600.0)
-        if len(self._hours) > hours:
-            self._hours.popleft()
-
-    def samples(self) -> list[Sample]:
-        """All that is kept, oldest first."""
-        return [unpack(packed) for tier in (self._hours, self._minutes, self._fine) for _, packed in tier]
-
-    def __len__(self) -> int:
-        return len(self._hours) + len(self._minutes) + len(self._fine)
-
-    def shrink(self, most: int) -> None:
-        """Keep at most *most*, evenly over its life; no sample is added after it."""
-        kept = [*self._hours, *self._minutes, *self._fine]
-        if len(kept) > most:
-            kept = [kept[index * (len(kept) - 1) // (most - 1)] for index in range(most)]
-        self._hours, self._minutes, self._fine = deque(), deque(), deque(kept)
-
-
 def past(rows: Iterable[tuple[str, str, str, bytes, float]], now_s: float) -> list[Life]:
     """The lives before this start, from (worker, process, kind, body, age in seconds), oldest first."""
     lives: dict[tuple[str, str], Life] = {}
@@ -95,15 +59,8 @@ def past(rows: Iterable[tuple[str, str, str, bytes, float]], now_s: float) -> li
             life.ending = body.decode(errors="replace")
         life.ended_s = at_s
     for life in lives.values():
-        life.tiers.shrink(ENDED)
+        life.sieve.shrink(ENDED)
     return list(lives.values())
-
-
-def _sift(tier: deque[tuple[float, bytes]], one: tuple[float, bytes], width_s: float) -> None:
-    """The last sample of each *width_s* seconds stays."""
-    if tier and tier[-1][0] // width_s == one[0] // width_s:
-        tier.pop()
-    tier.append(one)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +89,7 @@ class Life:
     began_s: float
     ended_s: float | None = None
     ending: str = ""
-    tiers: Tiers = field(default_factory=Tiers)
+    sieve: Sieve[bytes] = field(default_factory=Sieve)
     marks: deque[Mark] = field(default_factory=lambda: deque(maxlen=MARKS))
     looks: list[Look] = field(default_factory=list)
     last: Sample | None = None
@@ -145,7 +102,7 @@ class Life:
     def add(self, sample: Sample) -> None:
         """One more sample, the newest."""
         self.last = sample
-        self.tiers.add(sample)
+        self.sieve.add(sample.at_s, sample.requests, pack(sample))
 
     def add_look(self, look: Look) -> None:
         """One more look; the first few and the last ones are kept."""
@@ -155,12 +112,12 @@ class Life:
 
     def samples(self) -> list[Sample]:
         """All that are kept, oldest first."""
-        return self.tiers.samples()
+        return [unpack(packed) for packed in self.sieve.samples()]
 
     def end(self, at_s: float, ending: str) -> None:
         """Its process is gone."""
         self.ended_s, self.ending = at_s, ending or self.ending
-        self.tiers.shrink(ENDED)
+        self.sieve.shrink(ENDED)
         self.looks.clear()
 
 

@@ -76,7 +76,7 @@ class Judge:
         report = estimate(life.samples(), list(life.marks), limit)
         found = attribute(report, life.looks, is_worker=life.is_worker)
         before = known.standing.verdict
-        known.standing = settle(known.standing, report.verdict)
+        known.standing = settle(known.standing, report.verdict, report.requests, report.at_s)
         known.report, known.attribution = replace(report, cause=found.cause), found
         known.at_s, known.requests = self._clock.monotonic(), report.requests
         if known.standing.verdict != before:

@@ -18,8 +18,6 @@ TAIL = 0.7
 SHORT, NEW = 1 / 3, 0.5
 #: A stretch with nothing before it rises in its later half at least at this share of the earlier half's rate.
 STRAIGHT = 0.8
-#: Faults that a curve has which flattens.
-CURVED = {"flattens", "uneven", "recent"}
 #: A longer stretch tells the slope better if its halves differ by less than this factor.
 ALIKE = 1.33
 #: What takes longer than so many times the shortest stretch to grow by the least is slow, as pools are that fill: so
@@ -72,7 +70,7 @@ def _spans(track: Track, begin: int, policy: Policy, factor: float) -> bool:
     return requests >= factor * policy.min_requests or time >= factor * policy.min_s
 
 
-def search(track: Track, raw: Track, axis: str, policy: Policy, least: float) -> Growth | None:
+def search(track: Track, axis: str, policy: Policy, least: float) -> Growth | None:
     """The longest stretch that grows as a leak does and is not the tail of a curve that flattens, or None.
 
     One that rises faster in its later half began before the leak did: a shorter one that does not tells its slope.
@@ -83,7 +81,7 @@ def search(track: Track, raw: Track, axis: str, policy: Policy, least: float) ->
         growth = judge(part, axis, least, is_brief=True)
         if growth.faults or _is_early(part, growth, policy, least):
             continue
-        if not _is_new(track, begin, growth) or _is_tail(track, raw, begin, growth, policy):
+        if not _is_new(track, begin, growth) or _is_tail(track, begin, growth, policy):
             continue
         if growth.ratio * PERSISTENT <= 1:
             return _longest(track, begin, growth, policy, least)
@@ -119,30 +117,31 @@ def _is_new(track: Track, begin: int, growth: Growth) -> bool:
     return sorted(end)[len(end) // 2] >= highest + 0.3 * growth.amount
 
 
-def _is_tail(track: Track, raw: Track, begin: int, growth: Growth, policy: Policy) -> bool:
+def _is_tail(track: Track, begin: int, growth: Growth, policy: Policy) -> bool:
     """Whether the series rose faster over as long a time just before, or nobody knows: it may flatten yet.
 
     A stretch that is short against the life looks straight on any curve: there the growth must have begun with it.
-    raw: with what was taken out as explained: without it, a curve over the whole life may look straight.
     """
-    xs = raw.along(growth.axis)
+    xs = track.along(growth.axis)
     length = growth.xs[-1] - growth.xs[0]
     first = first_from(xs, xs[begin] - length)
     if begin - first < KNOWN or xs[begin] - xs[first] < ENOUGH * length:
-        return _is_curved(raw, begin, growth.axis, policy)
+        return _is_curved(track, begin, growth, policy)
     before = judge(track.part(first, begin + 1), growth.axis, 0.0).slope.value
     if length >= SHORT * (xs[-1] - xs[0]):
         return growth.slope.value < TAIL * before
     if before > NEW * growth.slope.value and begin - first < TOLD:  # of a fast life few old samples are kept
-        return _is_curved(raw, begin, growth.axis, policy)
+        return _is_curved(track, begin, growth, policy)
     return before > NEW * growth.slope.value
 
 
-def _is_curved(raw: Track, begin: int, axis: str, policy: Policy) -> bool:
-    """Whether the life as a whole is not straight, or is too short to tell."""
-    is_whole = begin <= len(raw) // 4 and _spans(raw, begin, policy, 2.0)
-    whole = judge(raw, axis, 0.0)
-    return not is_whole or whole.ratio < STRAIGHT or bool(CURVED & set(whole.faults))
+def _is_curved(track: Track, begin: int, growth: Growth, policy: Policy) -> bool:
+    """Whether the stretch is not nearly the whole life, or not straight, or too short to tell.
+
+    What flattens slowly, as a logarithm does, rises in its later half at less than half of the earlier one's rate.
+    """
+    is_whole = begin <= len(track) // 4 and _spans(track, begin, policy, 2.0)
+    return not is_whole or growth.ratio < STRAIGHT
 
 
 def best(found: Sequence[Growth]) -> Growth | None:

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rkvisor.supervisor.memory.estimate import Verdict
 
 #: Estimates in a row that say "leaking" before it is said, and that do not before it is taken back.
 TO_ACCUSE, TO_ACQUIT = 3, 3
+#: Estimates count that see so much more of the process's life than the one that counted before: so many requests, or
+#: so many seconds.  Three looks at the same requests are one.
+MORE_REQUESTS, MORE_S = 20, 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """verdict: what is said.  streak: estimates in a row that would change whether that is "leaking"."""
+    """verdict: what is said.  streak: estimates in a row that would change whether that is "leaking".
+
+    requests, at_s: of the last estimate that counted.
+    """
 
     verdict: Verdict = "warming_up"
     streak: int = 0
+    requests: float = float("-inf")
+    at_s: float = float("-inf")
 
 
-def settle(standing: Standing, estimated: Verdict) -> Standing:
+def settle(standing: Standing, estimated: Verdict, requests: int, at_s: float) -> Standing:
     """What is said after one more estimate of the same process.  A new process begins with ``Standing()``.
 
     Anything but "leaking" is said at once.  "leaking" is a "suspect" first, and stays until others were seen in a row.
+    requests, at_s: of the newest sample that the estimate knows.
     """
-    if (standing.verdict == "leaking") == (estimated == "leaking"):
-        return Standing(estimated)
+    is_said, is_estimated = standing.verdict == "leaking", estimated == "leaking"
+    if requests - standing.requests < MORE_REQUESTS and at_s - standing.at_s < MORE_S:
+        return standing if is_said else replace(standing, verdict="suspect" if is_estimated else estimated)
+    if is_said == is_estimated:
+        return Standing(estimated, 0, requests, at_s)
     streak = standing.streak + 1
-    if standing.verdict == "leaking":
-        return Standing(estimated) if streak >= TO_ACQUIT else Standing("leaking", streak)
-    return Standing("leaking") if streak >= TO_ACCUSE else Standing("suspect", streak)
+    if is_said:
+        is_over = streak >= TO_ACQUIT
+        return Standing(estimated, 0, requests, at_s) if is_over else Standing("leaking", streak, requests, at_s)
+    is_sure = streak >= TO_ACCUSE
+    return Standing("leaking", 0, requests, at_s) if is_sure else Standing("suspect", streak, requests, at_s)

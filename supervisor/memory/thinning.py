@@ -35,6 +35,16 @@ class Track:
         return len(self.values)
 
 
+def without_spikes(values: Sequence[float]) -> list[float]:
+    """Each the median of the five around it: a buffer that was held in one or two samples is gone, a step stays.
+
+    At the ends the window is shorter, and the first and the last stay as they are.
+    """
+    n = len(values)
+    widths = [min(2, index, n - 1 - index) for index in range(n)]
+    return [sorted(values[i - w : i + w + 1])[w] for i, w in enumerate(widths)]
+
+
 def _merged(track: Track, groups: Sequence[tuple[int, int]]) -> Track:
     """One point for each group [begin, end): the medians of its coordinates.  Covariates are in order: none falls."""
     requests, tokens, time = (

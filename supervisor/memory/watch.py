@@ -215,7 +215,7 @@ class Memory:
         section = self._pools[model].section
         held = sample.rss_bytes + sample.swap_bytes
         limit = int(section.max_rss)
-        is_first = len(life.tiers) == 1
+        is_first = len(life.sieve) == 1
         if is_first or (limit and held > limit * (1 - section.recycle_jitter)):
             self._post(self._recycler.sampled, model, int(life.process.rpartition(":")[2]), held)
 

@@ -20,6 +20,7 @@ from chaos.schedule import PROMPTS, Scenario
 from chaos.simstate import times_fired
 from chaos.subject import PATIENCE_S, Subject, daemon
 from rkvisor.client.aio import AsyncClient
+from rkvisor.client.dialogue import Phase
 from rkvisor.client.errors import ConnectionLost
 from rkvisor.protocol.errors import RkvisorError
 
@@ -93,10 +94,11 @@ class Beheading:
             old = processes.children(self._server.pid)
             if scenario.phase == "stopped":
                 self._stop_processes(old)
-            answered = [task.done() for task in tasks]
-            is_plain_over = lost.done()
             self._server.kill()
             await self._await_deaths(old)
+            await self._await_disconnect(client)
+            answered = [task.done() for task in tasks]
+            is_plain_over = lost.done()
             before = [self._begun(asked) for asked in keyed]
             await asyncio.to_thread(self._server.start)
             await asyncio.gather(*tasks)
@@ -151,6 +153,11 @@ class Beheading:
             if count():
                 return
             await asyncio.sleep(0.001)
+
+    async def _await_disconnect(self, client: AsyncClient) -> None:
+        """Until the client knows, and so has read all that was answered before the end."""
+        await self._await_count(lambda: client._dialogue.phase is not Phase.READY)
+        await asyncio.sleep(0.01)  # whoever waits for an answer has it before a timer strikes
 
     async def _await_deaths(self, pids: list[int]) -> None:
         until_s = time.monotonic() + GONE_S

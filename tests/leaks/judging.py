@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from unittest.mock import patch
 
 from leaks.corpus import trace
 from leaks.traces import Trace
-from rkvisor.supervisor.memory import history
 from rkvisor.supervisor.memory.estimate import Report, estimate
 from rkvisor.supervisor.memory.judge import LEAST_S, MOST_S, PACE, REQUESTS
 from rkvisor.supervisor.memory.sample import Sample
+from rkvisor.supervisor.memory.sieve import Sieve
 from rkvisor.supervisor.memory.standing import Standing, settle
 
 #: What an estimate is taken to cost, seconds of a core: after one, rkvisord waits for ``PACE`` times as long.  Twice as
@@ -43,12 +42,12 @@ class Watch:
     """One life as rkvisord keeps it, and when it is estimated anew: see ``supervisor/memory/judge.py``."""
 
     def __init__(self) -> None:
-        self._tiers = history.Tiers()
+        self._sieve: Sieve[Sample] = Sieve()
         self._at_s, self._requests, self._not_before_s = float("-inf"), 0, float("-inf")
 
     def add(self, one: Sample) -> bool:
         """One more sample.  Returns whether an estimate is made now."""
-        self._tiers.add(one)
+        self._sieve.add(one.at_s, one.requests, one)
         since_s = one.at_s - self._at_s
         is_due = since_s >= MOST_S or (one.requests - self._requests >= REQUESTS and since_s >= LEAST_S)
         if not is_due or one.at_s < self._not_before_s:
@@ -58,16 +57,11 @@ class Watch:
 
     def estimate(self, one: Trace) -> Report:
         """Of what is kept so far."""
-        return estimate(self._tiers.samples(), one.marks)
+        return estimate(self._sieve.samples(), one.marks)
 
 
 def judge(one: Trace) -> Outcome:
     """Follow *one* from its first sample to its last; its slope is that of a report that is asked for in the end."""
-    with patch.multiple(history, pack=lambda sample: sample, unpack=lambda sample: sample):  # the bytes do not matter
-        return _judge(one)
-
-
-def _judge(one: Trace) -> Outcome:
     standing, found, worst, accused = Standing(), None, "clean", []
     order = ("clean", "warming_up", "suspect", "leaking")
     watch = Watch()
@@ -75,7 +69,7 @@ def _judge(one: Trace) -> Outcome:
         if not watch.add(sample):
             continue
         report = watch.estimate(one)
-        standing = settle(standing, report.verdict)
+        standing = settle(standing, report.verdict, report.requests, report.at_s)
         worst = max(worst, standing.verdict, key=order.index)
         if standing.verdict == "leaking":
             accused += [series.name for series in report.series if series.verdict == "leaking"]
