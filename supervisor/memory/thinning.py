@@ -9,6 +9,8 @@ from rkvisor.supervisor.memory.slope import median, middle
 
 #: Samples that are kept as they are at the young end; each older stretch of as many points stands for twice as many.
 YOUNG = 192
+#: A spike is this many times as far from the median around it as samples usually are.
+SPIKE = 6.0
 #: Points at most that one window is judged by, and at least, where there are so many.
 POINTS, FEWEST = 48, 20
 
@@ -36,13 +38,17 @@ class Track:
 
 
 def without_spikes(values: Sequence[float]) -> list[float]:
-    """Each the median of the five around it: a buffer that was held in one or two samples is gone, a step stays.
+    """*values* with what stands out from the median of the five around it replaced by that median (Hampel's filter).
 
-    At the ends the window is shorter, and the first and the last stay as they are.
+    A buffer that was held in one or two samples is gone.  A step stays, and so does noise: smoothed, it would make a
+    step look smaller than it is.
     """
     n = len(values)
     widths = [min(2, index, n - 1 - index) for index in range(n)]
-    return [sorted(values[i - w : i + w + 1])[w] for i, w in enumerate(widths)]
+    medians = [sorted(values[i - w : i + w + 1])[w] for i, w in enumerate(widths)]
+    off = [abs(a - b) for a, b in zip(values, medians, strict=True) if a != b]  # many repeat what was seen before
+    usual = median(off) if off else 0.0
+    return [b if abs(a - b) > SPIKE * usual else a for a, b in zip(values, medians, strict=True)]
 
 
 def _merged(track: Track, groups: Sequence[tuple[int, int]]) -> Track:

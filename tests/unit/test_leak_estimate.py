@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,8 +17,8 @@ from rkvisor.supervisor.memory.growth import envelope, judge, without_steps
 from rkvisor.supervisor.memory.sample import Mark, Sample, series_of
 from rkvisor.supervisor.memory.search import Policy, search
 from rkvisor.supervisor.memory.slope import theil_sen
-from rkvisor.supervisor.memory.standing import Standing, settle
-from rkvisor.supervisor.memory.thinning import YOUNG, Track, by_age, by_axis
+from rkvisor.supervisor.memory.standing import MORE_REQUESTS, MORE_S, Standing, settle
+from rkvisor.supervisor.memory.thinning import YOUNG, Track, by_age, by_axis, without_spikes
 
 KB, MB = 1024, 1024 * 1024
 BASE = 50 * MB
@@ -410,22 +411,87 @@ def test_a_short_stretch_at_the_end_of_a_long_slope_is_not_judged_alone() -> Non
     values = [BASE + 60 * MB * (1 - math.exp(-n / 500)) for n in range(1200)]
     flat = track(values)
     assert not judge(flat.part(1000), "requests", MB).faults
-    assert search(flat, flat, "requests", Policy(), MB) is None
+    assert search(flat, "requests", Policy(), MB) is None
+
+
+def test_a_warm_up_before_a_leak_does_not_hide_it_and_a_curve_that_flattens_is_none() -> None:
+    warm = [sample(n, BASE + 60 * MB * (1 - math.exp(-n / 10)) + 16 * KB * n) for n in range(450)]
+    assert series(estimate(warm)).verdict == "leaking"
+    pool = [sample(n, BASE + 2 * MB * math.log(1 + n)) for n in range(450)]
+    assert series(estimate(pool)).verdict != "leaking"
+
+
+def test_a_large_step_that_a_leak_along_time_leaves_out_does_not_make_requests_explain_it() -> None:
+    """Requests come at twice the pace in the later half; time goes on evenly, but for one buffer made larger."""
+    times = [n if n < 250 else 250 + (n - 250) / 2 for n in range(500)]
+    samples = [sample(n, BASE + 16 * KB * at_s + 4 * MB * (n > 100), at_s=at_s) for n, at_s in enumerate(times)]
+    found = series(estimate(samples))
+    assert (found.verdict, found.explained_by) == ("leaking", "time")
+    assert found.per_hour.value == pytest.approx(16 * KB * 3600, rel=0.05)
+
+
+def test_a_held_buffer_is_taken_out_and_steps_and_noise_stay() -> None:
+    noise = random.Random("spikes")
+    values = [float(noise.gauss(0, 1) + 50 * (n >= 100)) for n in range(200)]
+    assert without_spikes(values) == values
+    held = [value + 900 * (n in (40, 41, 150)) for n, value in enumerate(values)]
+    calm = without_spikes(held)
+    assert [n for n in range(200) if calm[n] != values[n]] == [40, 41, 150]
+    assert max(map(abs, calm[:100])) < 5
+    assert (without_spikes([]), without_spikes([3.0]), without_spikes([1.0] * 9)) == ([], [3.0], [1.0] * 9)
+
+
+def test_samples_that_repeat_the_one_before_do_not_make_noise_look_like_spikes() -> None:
+    noise = random.Random("repeated")
+    levels = [noise.gauss(0, 1) for _ in range(60)]
+    values = [level for level in levels for _ in range(4)]
+    assert without_spikes(values) == values
+
+
+def test_what_is_given_back_later_is_no_step_whatever_came_with_it() -> None:
+    """A buffer that was held through a pause began with a longer context than any before."""
+    held = [BASE + 20 * KB * n + 8 * MB * (200 <= n < 230) for n in range(400)]
+    samples = [sample(n, held[n], context_tokens=1 + (n >= 200)) for n in range(400)]
+    assert explain(samples, [], held)[1] == ()
+    kept = [BASE + 20 * KB * n + 8 * MB * (n >= 200) for n in range(400)]
+    (step,) = explain(samples, [], kept)[1]
+    assert step.height == pytest.approx(8 * MB, rel=0.05)
 
 
 # What is said.
 
 
-def test_leaking_is_said_after_three_estimates_and_taken_back_after_three() -> None:
-    standing, said = Standing(), []
-    for estimated in ("clean", *("leaking",) * 4, *("clean",) * 4):
-        standing = settle(standing, estimated)  # type: ignore[arg-type]
+def said_of(
+    estimates: Sequence[str], standing: Standing, requests: int = MORE_REQUESTS, gap_s: float = 1.0
+) -> list[str]:
+    """What is said after each of *estimates*, so many *requests* and seconds apart."""
+    said = []
+    for n, estimated in enumerate(estimates, 1):
+        standing = settle(standing, estimated, n * requests, n * gap_s)  # type: ignore[arg-type]
         said.append(standing.verdict)
+    return said
+
+
+@pytest.mark.parametrize(("requests", "gap_s"), [(MORE_REQUESTS, 1.0), (0, MORE_S)], ids=["requests", "time"])
+def test_leaking_is_said_after_three_estimates_and_taken_back_after_three(requests: int, gap_s: float) -> None:
+    said = said_of(("clean", *("leaking",) * 4, *("clean",) * 4), Standing(), requests, gap_s)
     assert said == ["clean", "suspect", "suspect", "leaking", "leaking", "leaking", "leaking", "clean", "clean"]
 
 
 def test_a_single_doubt_does_not_begin_the_count_anew_when_it_is_over() -> None:
-    standing = Standing("leaking")
-    for estimated in ("clean", "clean", "leaking", "clean", "clean"):
-        standing = settle(standing, estimated)  # type: ignore[arg-type]
-    assert standing.verdict == "leaking"
+    assert said_of(("clean", "clean", "leaking", "clean", "clean"), Standing("leaking"))[-1] == "leaking"
+
+
+def test_three_looks_at_the_same_requests_are_one() -> None:
+    """An estimate a minute of a process that serves little: none sees more than the one before."""
+    assert set(said_of(["leaking"] * 9, Standing(), requests=0, gap_s=60.0)) == {"suspect"}
+    assert set(said_of(["clean"] * 9, Standing("leaking", requests=0, at_s=0.0), requests=0, gap_s=60.0)) == {"leaking"}
+    said = said_of(["leaking"] * 30, Standing(), requests=3, gap_s=60.0)
+    assert said.index("leaking") == 14, "the first, the one 21 requests later, and the one 21 requests after that"
+
+
+def test_what_is_said_between_two_that_count_does_not_begin_the_count_anew() -> None:
+    said = said_of(
+        ["leaking", "clean", "leaking", "clean", "leaking", "clean"], Standing(), requests=MORE_REQUESTS // 2
+    )
+    assert said == ["suspect", "clean", "suspect", "clean", "leaking", "leaking"]

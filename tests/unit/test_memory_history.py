@@ -1,8 +1,7 @@
-"""What is kept of the samples (design §7: minutes for hours, hours for weeks, and always bounded)."""
+"""What is kept of the lives of workers, and how a sample is packed (design §7)."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import fields
 from typing import Any
 
@@ -11,15 +10,11 @@ from hypothesis import strategies as st
 
 from rkvisor.supervisor.memory.history import (
     ENDED,
-    FINE,
-    HOURS,
     LIVES,
     LOOKS,
-    MINUTES,
     History,
     Life,
     Look,
-    Tiers,
     pack,
     past,
     unpack,
@@ -52,36 +47,14 @@ def test_a_packed_sample_is_the_sample(data: st.DataObject) -> None:
     assert unpack(pack(one)) == one
 
 
-def test_what_is_young_is_kept_as_it_is() -> None:
-    tiers = Tiers()
-    given_samples = [sample(5.0 * index, index) for index in range(FINE)]
-    for one in given_samples:
-        tiers.add(one)
-    assert tiers.samples() == given_samples
-
-
-def test_what_is_older_is_kept_once_a_minute_and_then_once_an_hour() -> None:
-    tiers = Tiers()
-    for index in range(30 * 24 * 360):  # a month, a sample each ten seconds
-        tiers.add(sample(10.0 * index, index))
-    kept = [one.at_s for one in tiers.samples()]
-    assert kept == sorted(kept)
-    assert len(kept) == len(tiers) <= FINE + MINUTES + HOURS
-    gaps = [after - before for before, after in itertools.pairwise(kept)]
-    assert {10.0} == set(gaps[-FINE + 1 :])
-    assert {60.0} == set(gaps[-FINE - MINUTES + 1 : -FINE - 1])
-    assert {3600.0} == set(gaps[: HOURS - 2])
-    assert kept[-1] - kept[0] >= 13.9 * 86_400
-
-
 def test_a_life_that_ended_is_kept_evenly_and_thinner() -> None:
     one = life()
-    for index in range(FINE):
+    for index in range(2 * ENDED):
         one.add(sample(float(index), index))
     one.add_look(Look(at_s=0.0, requests=0, mappings=Mappings(size_bytes={}), descriptors={}))
     one.end(300.0, "recycled: it leaks")
     kept = one.samples()
-    assert (len(kept), kept[0].at_s, kept[-1].at_s) == (ENDED, 0.0, FINE - 1.0)
+    assert (len(kept), kept[0].at_s, kept[-1].at_s) == (ENDED, 0.0, 2 * ENDED - 1.0)
     assert (one.ended_s, one.ending, one.looks) == (300.0, "recycled: it leaks", [])
 
 
