@@ -36,6 +36,8 @@ CAUTION = 2.2
 PERSISTENT = 0.6
 #: The spread around the line (from the 10th to the 90th percentile) is at most this share of the growth.
 SPREAD = 0.25
+#: Where only the low points count, the spread of all around the line is at most this share of it.
+TEETH = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class Growth:
     def amount(self) -> float:
         """How much the line rises from end to end."""
         return self.slope.value * (self.xs[-1] - self.xs[0]) if self.xs else 0.0
+
+    @property
+    def spread(self) -> float:
+        """Of all points around the line, teeth included, from the 10th to the 90th percentile."""
+        return _spread([y - self.slope.at(x) for x, y in zip(self.xs, self.ys, strict=True)])
 
     @property
     def misfit(self) -> float:
@@ -93,10 +100,8 @@ def judge(track: Track, axis: str, least: float, *, is_brief: bool = False) -> G
 def _fitted(growth: Growth, xs: Sequence[float], ys: Sequence[float]) -> tuple[Growth, float, float]:
     """*growth* with the line through the points; the rates of the earlier and of the later half."""
     slope = theil_sen(xs, ys)
-    residuals = sorted(y - slope.at(x) for x, y in zip(xs, ys, strict=True))
-    n = len(residuals)
-    error = residuals[n - 1 - n // 10] - residuals[n // 10] if n else 0.0
-    half = n // 2
+    error = _spread([y - slope.at(x) for x, y in zip(xs, ys, strict=True)])
+    half = len(xs) // 2
     early, late = theil_sen(xs[:half], ys[:half]).value, theil_sen(xs[half:], ys[half:]).value
     doubt = abs(late - early) / 2
     slope = Slope(
@@ -108,12 +113,18 @@ def _fitted(growth: Growth, xs: Sequence[float], ys: Sequence[float]) -> tuple[G
     return replace(growth, slope=slope, error=error, ratio=late / early if early > 0 else math.inf), early, late
 
 
+def _spread(residuals: Sequence[float]) -> float:
+    """From the 10th to the 90th percentile."""
+    ordered, tenth = sorted(residuals), len(residuals) // 10
+    return ordered[-1 - tenth] - ordered[tenth] if ordered else 0.0
+
+
 def _doubts(growth: Growth, early: float, late: float) -> list[str]:
     """What the line shows that is not as a leak is."""
     faults = []
     if growth.slope.low <= 0:
         faults.append("unsure")
-    if growth.error > SPREAD * growth.amount:
+    if growth.error > SPREAD * growth.amount or growth.spread > TEETH * growth.amount:
         faults.append("noise")
     if late < PERSISTENT * early:
         faults.append("flattens")

@@ -363,6 +363,14 @@ def test_the_envelope_is_everything_without_teeth_and_their_feet_with_them() -> 
     assert envelope(toothed)[:4] == [0, 10, 20, 30]
 
 
+def test_low_points_tell_of_a_leak_only_where_the_teeth_are_smaller_than_what_leaks() -> None:
+    """Low points rise always: they are the lowest of all that follows."""
+    small = [10.0 * n + 30.0 * (n % 12) for n in range(240)]
+    assert judge(track(small), "requests", 10).faults == ()
+    tall = [10.0 * n + 300.0 * (n % 12) for n in range(240)]
+    assert "noise" in judge(track(tall), "requests", 10).faults
+
+
 def test_growth_says_why_it_is_no_leak() -> None:
     assert judge(track([0.0] * 100), "requests", 10).faults == ("small",)
     assert "uneven" in judge(track([float(n // 25) * 100 for n in range(100)]), "requests", 1).faults
