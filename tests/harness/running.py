@@ -23,12 +23,12 @@ def refusal(client: Client, **params: Any) -> RpcError:
 
 
 def start_stream(client: Client, identifier: Any = None, **params: Any) -> Any:
-    """Send a streaming run and wait for its first token; its id."""
+    """Send a streaming run and wait for its first token; its id.  One that waits long hears of its progress first."""
     identifier = client.send("rkllm.run", {**ENDLESS, **params, "stream": True}, identifier)
     while True:
-        params = client.receive()["params"]
-        if params["request"] == identifier:
-            assert params["seq"] == 0
+        message = client.receive()
+        if message.get("method") == "rkllm.token" and message["params"]["request"] == identifier:
+            assert message["params"]["seq"] == 0
             return identifier
 
 
