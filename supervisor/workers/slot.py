@@ -264,7 +264,7 @@ class Slot:
             self._keeper.on_sign(self)
 
     def on_exit(self, process: Process, exit_: Exit) -> None:
-        """It is gone: free the slot, then tell of it, then let it be filled again."""
+        """It is gone: free the slot, then tell who waits for it, then fill it again, which wakes others."""
         job, self.job, self.process = self.job or self.lost_job, None, None
         process.trouble = self.trouble
         self.exit_status = exit_.status
@@ -275,9 +275,9 @@ class Slot:
         if not was_stopping and not self.spawn_error:
             self.spawn_error = f"the process ended with {exit_.describe()}"
         is_expected = exit_.signal is None and exit_.status in self.section.exitcodes
-        self.feed(lifecycle.Exited(is_permanent=self._is_permanent or self._is_too_intense(), is_expected=is_expected))
         self._keeper.on_death(self, process, job, exit_, was_stopping=was_stopping, was_loading=was_loading)
         self.lost_job = None
+        self.feed(lifecycle.Exited(is_permanent=self._is_permanent or self._is_too_intense(), is_expected=is_expected))
 
     def _is_too_intense(self) -> bool:
         """Whether one more restart would be too many within the period; then it is over until an operator acts."""

@@ -31,17 +31,22 @@ class Nothing:
 
 
 class Keeper(Nothing):
-    """Fills slots with processes that do nothing, and passes on what slots tell."""
+    """Fills slots with processes that do nothing, and passes on what slots tell.
+
+    phases: each that a slot came into, and how many requests had been answered by then."""
 
     dispatcher: Dispatcher
 
-    def __init__(self) -> None:
+    def __init__(self, answers: list[bytes]) -> None:
         self.pids = iter(range(1, 100))
+        self.answers = answers
+        self.phases: list[tuple[Phase, int]] = []
 
     def take(self, slot: Slot) -> Any:
         return StillProcess(next(self.pids))
 
     def on_phase(self, slot: Slot, before: Phase) -> None:
+        self.phases.append((slot.phase, len(self.answers)))
         self.dispatcher.on_phase(slot)
 
     def on_sign(self, slot: Slot) -> None:
@@ -71,9 +76,9 @@ class World:
             self._send,
             nothing,  # type: ignore[arg-type]
         )
-        keeper = Keeper()
-        keeper.dispatcher = self.dispatcher
-        self.slots = [Slot(loop, loop, lambda: 0.0, f"demo:{i}", SECTION, keeper) for i in range(2)]
+        self.keeper = Keeper(self.answers)
+        self.keeper.dispatcher = self.dispatcher
+        self.slots = [Slot(loop, loop, lambda: 0.0, f"demo:{i}", SECTION, self.keeper) for i in range(2)]
         self.dispatcher.attach(self.slots, [])
         for slot in self.slots:
             self.bring_up(slot)
@@ -88,8 +93,8 @@ class World:
             process.begun = process.last_job = job
         return True
 
-    def submit(self, number: int) -> Job:
-        params = RunParams(model="demo", prompt="x")
+    def submit(self, number: int, retry: str = "auto") -> Job:
+        params = RunParams(model="demo", prompt="x", retry=retry)  # type: ignore[arg-type]
         job = Job(
             number=number, model="demo", params=params, raw_params=b"{}", known_digest=None, principal="local",
             connection=None, received_s=0.0,
@@ -154,3 +159,13 @@ def test_a_worker_that_is_filled_again_gets_requests_again(world: World) -> None
     world.submit(7)
     world.submit(8)
     assert sorted(pid for pid, _ in world.sent) == [2, 3]
+
+
+def test_a_client_whose_request_is_lost_is_told_before_its_slot_changes(world: World) -> None:
+    world.submit(7, retry="never")
+    world.submit(8)
+    dying = world.doom(world.slots[0])
+    world.keeper.phases.clear()
+    world.slots[0].on_exit(dying, SEGV)
+    assert b"WORKER_CRASHED" in world.answers[0]
+    assert world.keeper.phases == [(Phase.BACKOFF, 1)]
