@@ -150,6 +150,8 @@ def loop_rkvisord(seconds: float) -> int:
         with Rkvisord(models, probe=["--watch", "all"], is_doomed=True) as server:
             time.sleep(max(0.0, seconds - (time.monotonic() - begun)))
             server.events.poll()
+            if "SIGSEGV" not in server.log():
+                raise RuntimeError("the doomed runtime does not come to die of SIGSEGV in rkllm_init")
             return sum(words[0] == "spawn" for _, words in server.events.waiting)
 
 

@@ -3,21 +3,23 @@
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct {
-    char bytes[184];
-} param; /* RKLLMParam of family F5 */
+    const char *model_path;
+    int32_t max_context_len;
+    char others[172];
+} param; /* RKLLMParam of family F5, as much of it as is looked at before rkllm_init */
 
 param rkllm_createDefaultParam(void) {
     param empty;
     memset(&empty, 0, sizeof empty);
+    empty.max_context_len = 512;
     return empty;
 }
 
 int rkllm_init(void **handle, void *given, void *callback) {
     (void)handle, (void)given, (void)callback;
-    return kill(getpid(), SIGSEGV);
+    return raise(SIGSEGV);
 }
 
 int rkllm_run(void *handle, void *input, void *infer, void *userdata) {
