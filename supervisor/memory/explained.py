@@ -22,6 +22,8 @@ _PLACES, _PARTS = 64, 8
 #: An explained rise stands out by so many median deviations, and above all but a twentieth of those that nothing
 #: explains (what leaks may come in pieces); and by this share of what would have risen anyhow.
 _STANDS_OUT, _DOUBT = 4.5, 0.5
+#: A rise of so many times what noise does is small.
+_SMALL = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +37,12 @@ class Step:
 
 
 def explain(
-    samples: Sequence[Sample], marks: Sequence[Mark], values: Sequence[float]
+    samples: Sequence[Sample], marks: Sequence[Mark], values: Sequence[float], *, is_generous: bool = False
 ) -> tuple[list[float], tuple[Step, ...], int]:
     """*values* without the rises that are explained, these, and the index from which on nothing was filling.
 
-    What rises anyhow, mark or no mark, is not explained by it; nor is what does not stand out.
+    What rises anyhow, mark or no mark, is not explained by it; nor is what does not stand out.  is_generous: at a mark
+    both are: small ones, and what is too little of each of many, add up to what looks like growth.
     """
     runs = _runs(_reasons(samples, marks))
     usual = _usual(samples, values, runs)
@@ -51,12 +54,15 @@ def explain(
     for first, last, mark in runs:
         before = median(values[max(0, first - _BESIDE) : first])
         across = _across(samples, values, first, last)
-        anyhow = usual.of(across)
+        is_granted = is_generous and mark.kind != "kv"
+        anyhow = 0.0 if is_granted else usual.of(across)
+        least = 0.0 if is_granted else usual.spread + _DOUBT * anyhow
         is_long = last - first > _LONG
-        if not is_long and across.rise - anyhow <= usual.spread + _DOUBT * anyhow:
+        if across.rise - anyhow <= least:
             continue
         height = max(0.0, across.rise - anyhow)
-        if lowest[last] - before < height / 2:  # it was given back
+        is_small = is_granted and height < _SMALL * usual.spread  # noise alone falls as far
+        if not is_small and lowest[last] - before < height / 2:  # it was given back
             continue
         for index in range(previous, first):
             out[index] -= level

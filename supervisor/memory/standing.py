@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from rkvisor.supervisor.memory.estimate import Verdict
 
 #: Estimates in a row that say "leaking" before it is said, and that do not before it is taken back.
-TO_ACCUSE, TO_ACQUIT = 3, 3
+TO_ACCUSE, TO_ACQUIT = 4, 3
 #: Estimates count that see so much more of the process's life than the one that counted before: so many requests, or
-#: so many seconds.  Three looks at the same requests are one.
+#: so many seconds.  Four looks at the same requests are one.
 MORE_REQUESTS, MORE_S = 20, 600.0
 
 

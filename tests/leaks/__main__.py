@@ -1,7 +1,8 @@
 """``python -P -m leaks [PART]``: the confusion matrix of a part of the corpus, by all processors.
 
-PART is "tuning" (the default) or "held-out".  ``--clean N`` and ``--leaking N`` say how many traces, ``--write FILE``
-puts the tables into a page of the documentation.  Only "tuning" may be looked at while the estimator is changed.
+PART is "tuning" (the default), "spent" or "held-out".  ``--clean N`` and ``--leaking N`` say how many traces,
+``--write FILE`` puts the tables into a page of the documentation.  "held-out" is not looked at while the estimator is
+changed: after a change that learned from it, it is "spent" and another takes its place (``corpus.PARTS``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from leaks.corpus import CLEAN, LEAKS, size
+from leaks.corpus import CLEAN, LEAKS, PARTS, size
 from leaks.judging import Outcome, judge_seed
 from leaks.matrix import render
 
@@ -24,7 +25,7 @@ BEGIN, END = "<!-- matrix -->", "<!-- end of matrix -->"
 def main() -> int:
     """Judge, print, and write where asked to."""
     parser = argparse.ArgumentParser(prog="python -P -m leaks", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("tuning", "held-out"), default="tuning")
+    parser.add_argument("part", nargs="?", choices=tuple(PARTS), default="tuning")
     parser.add_argument("--clean", type=int, default=2000)
     parser.add_argument("--leaking", type=int, default=1500)
     parser.add_argument("--only", default="", help="kinds whose name holds this")
@@ -32,7 +33,7 @@ def main() -> int:
     parser.add_argument("--failures", action="store_true", help="list the seeds that went wrong")
     args = parser.parse_args()
     kinds = [kind for kind in (*CLEAN, *LEAKS) if args.only in kind]
-    seeds = [(args.part, kind, n) for kind in kinds for n in range(size(kind, args.clean, args.leaking))]
+    seeds = [(PARTS[args.part], kind, n) for kind in kinds for n in range(size(kind, args.clean, args.leaking))]
     begun = time.monotonic()
     with multiprocessing.get_context("spawn").Pool() as workers:
         outcomes: list[Outcome] = workers.map(judge_seed, seeds, chunksize=8)

@@ -14,7 +14,7 @@ from harness.samples import BASE, KB, MB, leaking, sample, series, track
 from rkvisor.supervisor.memory.estimate import estimate
 from rkvisor.supervisor.memory.explained import explain
 from rkvisor.supervisor.memory.growth import envelope, judge, without_steps
-from rkvisor.supervisor.memory.sample import series_of
+from rkvisor.supervisor.memory.sample import Mark, Sample, series_of
 from rkvisor.supervisor.memory.search import Policy, search
 from rkvisor.supervisor.memory.slope import theil_sen
 from rkvisor.supervisor.memory.thinning import YOUNG, Track, by_age, by_axis, without_spikes
@@ -227,3 +227,42 @@ def test_what_is_given_back_later_is_no_step_whatever_came_with_it() -> None:
     kept = [BASE + 20 * KB * n + 8 * MB * (n >= 200) for n in range(400)]
     (step,) = explain(samples, [], kept)[1]
     assert step.height == pytest.approx(8 * MB, rel=0.05)
+
+
+def marked(every: int, height: float, rate: float = 0.0) -> tuple[list[Sample], list[Mark]]:
+    """400 samples with some noise and *rate* a request; every so many, a mark with which *height* comes."""
+    chance = random.Random(7)
+    held = [BASE + rate * n + height * (n // every) + chance.gauss(0, 100 * KB) for n in range(400)]
+    marks = [Mark(at_s=1000.0 + n - 0.5, kind="lora") for n in range(every, 400, every)]
+    return [sample(n, held[n]) for n in range(400)], marks
+
+
+def test_what_rose_at_marks_only_is_suspect_at_most_though_none_of_it_stood_out() -> None:
+    samples, marks = marked(every=20, height=160 * KB)
+    assert explain(samples, marks, [one.rss_anon_bytes for one in samples])[1] == ()
+    assert estimate(samples).verdict == "leaking"
+    found = series(estimate(samples, marks))
+    assert (found.verdict, found.reasons) == ("suspect", ("marks",))
+
+
+def test_marks_do_not_hide_what_leaks_between_them() -> None:
+    samples, marks = marked(every=50, height=4 * MB, rate=16 * KB)
+    found = series(estimate(samples, marks))
+    assert found.verdict == "leaking"
+    assert found.per_request.value == pytest.approx(16 * KB, rel=0.1)
+
+
+def test_marks_at_every_few_requests_excuse_nothing() -> None:
+    samples, marks = marked(every=4, height=32 * KB)
+    assert series(estimate(samples, marks)).verdict == "leaking"
+
+
+def test_a_small_rise_at_a_mark_counts_as_given_back_only_where_noise_does_not_fall_as_far() -> None:
+    """Generously read, it belongs to the mark; a large one that is gone again does not."""
+    samples, marks = marked(every=20, height=160 * KB)
+    values = [float(one.rss_anon_bytes) for one in samples]
+    steps = explain(samples, marks, values, is_generous=True)[1]
+    assert sum(step.height for step in steps) == pytest.approx(19 * 160 * KB, rel=0.25)
+    held = [BASE + 8 * MB * (100 <= n < 200) + 0.0 for n in range(400)]
+    (lora,) = [mark for mark in marks if mark.at_s == 1099.5]
+    assert explain(samples, [lora], held, is_generous=True)[1] == ()

@@ -21,25 +21,23 @@ def said_of(
 
 
 @pytest.mark.parametrize(("requests", "gap_s"), [(MORE_REQUESTS, 1.0), (0, MORE_S)], ids=["requests", "time"])
-def test_leaking_is_said_after_three_estimates_and_taken_back_after_three(requests: int, gap_s: float) -> None:
-    said = said_of(("clean", *("leaking",) * 4, *("clean",) * 4), Standing(), requests, gap_s)
-    assert said == ["clean", "suspect", "suspect", "leaking", "leaking", "leaking", "leaking", "clean", "clean"]
+def test_leaking_is_said_after_four_estimates_and_taken_back_after_three(requests: int, gap_s: float) -> None:
+    said = said_of(("clean", *("leaking",) * 5, *("clean",) * 4), Standing(), requests, gap_s)
+    assert said == ["clean", *["suspect"] * 3, *["leaking"] * 4, "clean", "clean"]
 
 
 def test_a_single_doubt_does_not_begin_the_count_anew_when_it_is_over() -> None:
     assert said_of(("clean", "clean", "leaking", "clean", "clean"), Standing("leaking"))[-1] == "leaking"
 
 
-def test_three_looks_at_the_same_requests_are_one() -> None:
+def test_many_looks_at_the_same_requests_are_one() -> None:
     """An estimate a minute of a process that serves little: none sees more than the one before."""
     assert set(said_of(["leaking"] * 9, Standing(), requests=0, gap_s=60.0)) == {"suspect"}
     assert set(said_of(["clean"] * 9, Standing("leaking", requests=0, at_s=0.0), requests=0, gap_s=60.0)) == {"leaking"}
     said = said_of(["leaking"] * 30, Standing(), requests=3, gap_s=60.0)
-    assert said.index("leaking") == 14, "the first, the one 21 requests later, and the one 21 requests after that"
+    assert said.index("leaking") == 21, "the first, and three more, each 21 requests after the one before"
 
 
 def test_what_is_said_between_two_that_count_does_not_begin_the_count_anew() -> None:
-    said = said_of(
-        ["leaking", "clean", "leaking", "clean", "leaking", "clean"], Standing(), requests=MORE_REQUESTS // 2
-    )
-    assert said == ["suspect", "clean", "suspect", "clean", "leaking", "leaking"]
+    said = said_of(["leaking", "clean"] * 4, Standing(), requests=MORE_REQUESTS // 2)
+    assert said == [*["suspect", "clean"] * 3, "leaking", "leaking"]
