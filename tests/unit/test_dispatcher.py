@@ -33,7 +33,8 @@ class Nothing:
 class Keeper(Nothing):
     """Fills slots with processes that do nothing, and passes on what slots tell.
 
-    phases: each that a slot came into, and how many requests had been answered by then."""
+    phases: each that a slot came into, and how many requests had been answered by then.  lost: what each process that
+    died had been given."""
 
     dispatcher: Dispatcher
 
@@ -41,6 +42,7 @@ class Keeper(Nothing):
         self.pids = iter(range(1, 100))
         self.answers = answers
         self.phases: list[tuple[Phase, int]] = []
+        self.lost: list[Job | None] = []
 
     def take(self, slot: Slot) -> Any:
         return StillProcess(next(self.pids))
@@ -52,8 +54,9 @@ class Keeper(Nothing):
     def on_sign(self, slot: Slot) -> None:
         self.dispatcher.on_sign(slot)
 
-    def on_death(self, *what: Any, **how: Any) -> None:
-        self.dispatcher.on_death(*what, **how)
+    def on_death(self, slot: Slot, process: Any, job: Job | None, *what: Any, **how: Any) -> None:
+        self.lost.append(job)
+        self.dispatcher.on_death(slot, process, job, *what, **how)
 
 
 class World:
@@ -122,6 +125,16 @@ def test_what_a_dying_process_ran_goes_on_at_once_where_somebody_is_idle(world: 
     world.slots[0].on_exit(dying, SEGV)
     assert (job.charged, world.sent, world.answers) == (1, [(1, 7), (2, 7)], []), "one death is charged once"
     assert world.dispatcher.recovery.breaker.failures == 0
+    assert world.keeper.lost == [job], "a report of the crash tells of it"
+
+
+def test_the_next_death_of_a_worker_counts_whatever_became_of_the_one_before(world: World) -> None:
+    world.submit(7)
+    world.slots[0].on_exit(world.doom(world.slots[0]), SEGV)
+    world.loop.advance(1.0)
+    world.slots[0].feed(Ready())
+    world.slots[0].on_exit(world.slots[0].process, SEGV)
+    assert (world.keeper.lost[-1], world.dispatcher.recovery.breaker.failures) == (None, 1)
 
 
 def test_without_an_idle_worker_it_waits_until_the_process_is_gone(world: World) -> None:

@@ -54,6 +54,18 @@ def test_a_busy_minute_does_not_take_the_place_of_a_quiet_night() -> None:
     assert sum(at_s < 43_200 for at_s, _ in kept) >= 100
 
 
+def test_a_sifting_makes_room_so_that_not_each_sample_costs_one() -> None:
+    sieve: Sieve[int] = Sieve(100, 20, 16)
+    lengths = []
+    for n in range(1000):
+        sieve.add(float(n), n, n)
+        lengths.append(len(sieve))
+    siftings = [(before, after) for before, after in pairwise(lengths) if after < before]
+    assert siftings
+    assert {before for before, _ in siftings} == {100}
+    assert all(after <= 100 - 16 for _, after in siftings)
+
+
 def test_a_life_that_ended_is_thinned_evenly() -> None:
     sieve = sieved([(float(n), n) for n in range(500)])
     sieve.shrink(100)
