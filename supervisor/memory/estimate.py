@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rkvisor.supervisor.memory.explained import Step, explain
+from rkvisor.supervisor.memory.explained import Step, explain, rare
 from rkvisor.supervisor.memory.growth import Growth, judge
 from rkvisor.supervisor.memory.sample import SERIES, Mark, Sample, series_of
 from rkvisor.supervisor.memory.search import Policy, best, search, weak
@@ -25,8 +25,6 @@ AXES = ("requests", "tokens", "time")
 _HOUR_S = 3600.0
 #: Points of a line.
 LINE = 24
-#: A leak must show without all that rose at marks, where there are so many samples to each of them.
-RARE = 5
 #: Requests explain what they leave less of unexplained than this share, however well another covariate does.
 CLEAR = 0.01
 
@@ -92,6 +90,7 @@ def estimate(
     if not samples:
         return Report(verdict="warming_up", series=(), at_s=0.0, requests=0, span_s=0.0, samples=0)
     seen = _settled(samples)
+    marks = rare(seen, marks)
     series = tuple(_series(seen, marks, name, policy) for name in SERIES)
     last = samples[-1]
     return Report(
@@ -133,7 +132,7 @@ def _series(samples: Sequence[Sample], marks: Sequence[Mark], name: str, policy:
     adjusted, steps, begin = (calm, (), 0) if is_counted else explain(samples, marks, calm)
     track = _track(samples, adjusted, begin)
     leak = _leak(track, policy, least)
-    if leak is not None and not is_counted and _is_rare(marks, samples):
+    if leak is not None and not is_counted and marks:
         granted, _, settled = explain(samples, marks, calm, is_generous=True)
         if _leak(_track(samples, granted, settled), policy, least) is None:
             doubted = replace(leak, faults=("marks",))
@@ -160,11 +159,6 @@ def _track(samples: Sequence[Sample], values: Sequence[float], begin: int) -> Tr
 
 def _leak(track: Track, policy: Policy, least: float) -> Growth | None:
     return best([one for axis in ("requests", "time") if (one := search(track, axis, policy, least)) is not None])
-
-
-def _is_rare(marks: Sequence[Mark], samples: Sequence[Sample]) -> bool:
-    """Whether there are marks, and few: whoever loads a prompt cache before each request must not hide a leak by it."""
-    return 0 < len(marks) * RARE <= len(samples)
 
 
 def _is_enough(first: Sample, last: Sample, policy: Policy) -> bool:

@@ -24,6 +24,8 @@ _PLACES, _PARTS = 64, 8
 _STANDS_OUT, _DOUBT = 4.5, 0.5
 #: A rise of so many times what noise does is small.
 _SMALL = 3.0
+#: So many marks, with fewer samples to each than these, are a habit.
+_HABIT, _APART = 16, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,18 @@ class Step:
     height: float
     kind: str = "step"
     text: str = ""
+
+
+def rare(samples: Sequence[Sample], marks: Sequence[Mark]) -> Sequence[Mark]:
+    """*marks*, oldest first, or none of them where they are a habit.
+
+    What is done before nearly each request explains nothing: a client that loads its prompt cache each time would hide
+    every leak.
+    """
+    if len(marks) < _HABIT:
+        return marks
+    since = sum(one.at_s >= marks[0].at_s for one in samples)
+    return marks if len(marks) * _APART <= since else ()
 
 
 def explain(

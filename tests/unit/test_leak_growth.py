@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.samples import BASE, KB, MB, leaking, sample, series, track
 from rkvisor.supervisor.memory.estimate import estimate
-from rkvisor.supervisor.memory.explained import explain
+from rkvisor.supervisor.memory.explained import explain, rare
 from rkvisor.supervisor.memory.growth import envelope, judge, without_steps
 from rkvisor.supervisor.memory.sample import Mark, Sample, series_of
 from rkvisor.supervisor.memory.search import Policy, search
@@ -252,9 +252,14 @@ def test_marks_do_not_hide_what_leaks_between_them() -> None:
     assert found.per_request.value == pytest.approx(16 * KB, rel=0.1)
 
 
-def test_marks_at_every_few_requests_excuse_nothing() -> None:
-    samples, marks = marked(every=4, height=32 * KB)
-    assert series(estimate(samples, marks)).verdict == "leaking"
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_mark_at_nearly_every_request_excuses_nothing(every: int) -> None:
+    """rkvisord knows the last 64 of them."""
+    samples, marks = marked(every, height=every * 16 * KB)
+    assert series(estimate(samples, marks[-64:])).verdict == "leaking"
+    assert rare(samples, marks[:15]) == marks[:15], "some in a row are no habit"
+    apart = marked(every=4, height=0.0)[1][:64]
+    assert rare(samples, apart) == apart
 
 
 def test_a_small_rise_at_a_mark_counts_as_given_back_only_where_noise_does_not_fall_as_far() -> None:
