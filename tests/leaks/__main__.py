@@ -34,7 +34,7 @@ def main() -> int:
     args = parser.parse_args()
     kinds = [kind for kind in (*CLEAN, *LEAKS) if args.only in kind]
     seeds = [(PARTS[args.part], kind, n) for kind in kinds for n in range(size(kind, args.clean, args.leaking))]
-    begun = time.monotonic()
+    begun, commit = time.monotonic(), head()  # while it runs, others may commit
     with multiprocessing.get_context("spawn").Pool() as workers:
         outcomes: list[Outcome] = workers.map(judge_seed, seeds, chunksize=8)
     text = render(args.part, outcomes)
@@ -46,14 +46,18 @@ def main() -> int:
             if bad:
                 print(one)
     if args.write:
-        put(args.write, text)
+        put(args.write, text, commit)
     return 0
 
 
-def put(page: Path, text: str) -> None:
-    """Between the marks of *page*, with the commit that it was made at."""
+def head() -> str:
+    """The commit that is checked out, short."""
     words = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def put(page: Path, text: str, commit: str) -> None:
+    """Between the marks of *page*, with the commit that was judged."""
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     made = f"{BEGIN}\nMade at commit {commit}; the seeds are the names of part, kind and number.\n\n{text}\n{END}"
     page.write_text(before + made + rest.partition(END)[2], encoding="utf-8")
