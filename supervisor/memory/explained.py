@@ -39,14 +39,15 @@ class Step:
 
 
 def rare(samples: Sequence[Sample], marks: Sequence[Mark]) -> Sequence[Mark]:
-    """*marks*, oldest first, or none of them where they are a habit.
+    """*marks*, or none of them where they are a habit.
 
     What is done before nearly each request explains nothing: a client that loads its prompt cache each time would hide
     every leak.
     """
     if len(marks) < _HABIT:
         return marks
-    since = sum(one.at_s >= marks[0].at_s for one in samples)
+    first_s = min(mark.at_s for mark in marks)
+    since = sum(one.at_s >= first_s for one in samples)
     return marks if len(marks) * _APART <= since else ()
 
 

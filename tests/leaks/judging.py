@@ -56,8 +56,9 @@ class Watch:
         return True
 
     def estimate(self, one: Trace) -> Report:
-        """Of what is kept so far."""
-        return estimate(self._sieve.samples(), one.marks)
+        """Of what is kept, and was marked, so far."""
+        samples = self._sieve.samples()
+        return estimate(samples, [mark for mark in one.marks if mark.at_s <= samples[-1].at_s])
 
 
 def judge(one: Trace) -> Outcome:
