@@ -15,7 +15,7 @@ from rkvisor.supervisor.memory.estimate import estimate
 from rkvisor.supervisor.memory.explained import explain, rare
 from rkvisor.supervisor.memory.growth import envelope, judge, without_steps
 from rkvisor.supervisor.memory.sample import Mark, Sample, series_of
-from rkvisor.supervisor.memory.search import Policy, search
+from rkvisor.supervisor.memory.search import Policy, _is_curved, search
 from rkvisor.supervisor.memory.slope import theil_sen
 from rkvisor.supervisor.memory.thinning import YOUNG, Track, by_age, by_axis, without_spikes
 
@@ -205,7 +205,7 @@ def test_a_held_buffer_is_taken_out_and_steps_and_noise_stay() -> None:
     noise = random.Random("spikes")
     values = [float(noise.gauss(0, 1) + 50 * (n >= 100)) for n in range(200)]
     assert without_spikes(values) == values
-    held = [value + 900 * (n in (40, 41, 150)) for n, value in enumerate(values)]
+    held = [value + 60 * (n in (40, 41, 150)) for n, value in enumerate(values)]
     calm = without_spikes(held)
     assert [n for n in range(200) if calm[n] != values[n]] == [40, 41, 150]
     assert max(map(abs, calm[:100])) < 5
@@ -217,6 +217,24 @@ def test_samples_that_repeat_the_one_before_do_not_make_noise_look_like_spikes()
     levels = [noise.gauss(0, 1) for _ in range(60)]
     values = [level for level in levels for _ in range(4)]
     assert without_spikes(values) == values
+    still = [*levels, *[0.0] * 300]
+    assert without_spikes(still)[2:58] == levels[2:58]
+
+
+def test_buffers_that_are_held_now_and_then_do_not_hide_a_leak() -> None:
+    chance = random.Random(3)
+    held = [BASE + 48 * KB * n + 30 * MB * (chance.random() < 0.2) for n in range(150)]
+    assert series(estimate([sample(3 * n, held[n]) for n in range(150)])).verdict == "leaking"
+
+
+def test_a_stretch_with_little_before_it_is_the_whole_life_and_straight_or_tells_nothing() -> None:
+    whole = track([float(n) for n in range(440)])
+    straight = judge(whole, "requests", 0.0)
+    assert not _is_curved(whole, 0, straight, Policy())
+    assert not _is_curved(whole, 110, straight, Policy())
+    assert _is_curved(whole, 111, straight, Policy()), "a quarter of the life was before"
+    assert _is_curved(whole.part(0, 300), 0, straight, Policy()), "shorter than two stretches"
+    assert _is_curved(whole, 0, replace(straight, ratio=0.79), Policy())
 
 
 def test_what_is_given_back_later_is_no_step_whatever_came_with_it() -> None:
