@@ -73,9 +73,9 @@ def explain(
         anyhow = 0.0 if is_granted else usual.of(across)
         least = 0.0 if is_granted else usual.spread + _DOUBT * anyhow
         is_long = last - first > _LONG
-        if across.rise - anyhow <= least:
+        height = across.rise - anyhow
+        if height <= least:
             continue
-        height = max(0.0, across.rise - anyhow)
         is_small = is_granted and height < _SMALL * usual.spread  # noise alone falls as far
         if not is_small and lowest[last] - before < height / 2:  # it was given back
             continue
