@@ -1,35 +1,53 @@
 """The page of memory that rkvisord shares with each process: what it is doing, readable when it is dead or hung.
 
 A message may be lost with the process that sent it; what was stored into the page before a SIGSEGV is still there.  The
-process writes, rkvisord reads; the fields are aligned and of eight bytes, so a read never sees half of one.
+process writes, rkvisord reads, and nothing keeps the one from the other: so each field is an aligned word of eight
+bytes, stored and loaded by one copy of all eight (memoryview's; ``struct`` packs over zeros, and a double byte by byte,
+which was seen half done).  Of two fields one may be newer.
 """
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
+from enum import IntEnum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mmap import mmap
 
 SIZE_BYTES = 4096
-_JOB = struct.Struct("<Q")
-_STEP = struct.Struct("<Qd")
-_RUN = struct.Struct("<QQQ")
-_RUN_AT = _JOB.size + _STEP.size
-_REST = struct.Struct("<QQQQQQQ")
-_REST_AT = _RUN_AT + _JOB.size
-_ACCOUNTS = struct.Struct("<QQQ")
-_ACCOUNTS_AT = _REST_AT + _REST.size
+
+
+class _Word(IntEnum):
+    """Where a field is, in words of eight bytes.  All are unsigned integers but PROGRESS_S, a double."""
+
+    JOB = 0
+    PROGRESS = auto()
+    PROGRESS_S = auto()
+    BASE = auto()
+    SERVED = auto()  # from here to IS_RUNNING: Rest
+    RSS_BYTES = auto()
+    SHARED_BYTES = auto()
+    TOKENS_IN = auto()
+    TOKENS_OUT = auto()
+    CONTEXT_TOKENS = auto()
+    IS_RUNNING = auto()
+    COUNTED_SERVED = auto()  # from here on: Accounts
+    BUFFERS_BYTES = auto()
+    PYTHON_BLOCKS = auto()
+
+
+_REST = slice(_Word.SERVED, _Word.IS_RUNNING + 1)
+_ACCOUNTS = slice(_Word.COUNTED_SERVED, _Word.PYTHON_BLOCKS + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Last:
     """What a page says when its process is gone.
 
-    job, progress: see Page.  base: progress when the job was begun.  served: runs that came to their end.  rss_bytes:
-    resident memory after the last of them, or after the model was loaded; 0 before.
+    job: see Page.  progress: callbacks of the runtime so far, muted ones too.  base: when the job was begun.  served:
+    runs that came to their end.  rss_bytes: resident memory after the last of them, or after the model was loaded; 0
+    before.
     """
 
     job: int = 0
@@ -71,62 +89,59 @@ class Rest:
 
 
 class Page:
-    """memory: at least ``SIZE_BYTES``, shared.
+    """memory: at least ``SIZE_BYTES``, shared.  Once closed, all but ``close`` raise ValueError.
 
-    job: number of the request whose run was begun last, 0 before the first.  progress: counts up with every callback of
-    the runtime, muted ones too.  progress_s: when it did so last (CLOCK_MONOTONIC, which all processes share), 0.0
-    before.
+    job: number of the request whose run was begun last, 0 before the first.  progress_s: when the runtime called back
+    last, muted or not (CLOCK_MONOTONIC, which all processes share), 0.0 before.
     """
 
     def __init__(self, memory: mmap):
         self._memory = memory
+        self._words = memoryview(memory).cast("Q")
+        self._times = memoryview(memory).cast("d")
 
     @property
     def job(self) -> int:
         """See the class."""
-        return int(_JOB.unpack_from(self._memory)[0])
+        return self._words[_Word.JOB]
 
     @property
-    def progress(self) -> tuple[int, float]:
-        """progress and progress_s, see the class."""
-        count, when_s = _STEP.unpack_from(self._memory, _JOB.size)
-        return int(count), float(when_s)
+    def progress_s(self) -> float:
+        """See the class."""
+        return self._times[_Word.PROGRESS_S]
 
     def begin(self, job: int) -> None:
         """The run of *job* is about to be handed to the runtime."""
-        _JOB.pack_into(self._memory, _RUN_AT, self.progress[0])  # base
-        _JOB.pack_into(self._memory, _REST_AT + _REST.size - _JOB.size, 1)
-        _JOB.pack_into(self._memory, 0, job)
+        words = self._words
+        words[_Word.BASE] = words[_Word.PROGRESS]
+        words[_Word.IS_RUNNING] = 1
+        words[_Word.JOB] = job
 
     def step(self, progress: int, now_s: float) -> None:
-        """The runtime called back."""
-        _STEP.pack_into(self._memory, _JOB.size, progress, now_s)
+        """The runtime called back, for the *progress*-th time."""
+        self._times[_Word.PROGRESS_S] = now_s
+        self._words[_Word.PROGRESS] = progress
 
     def rest(self, rss_bytes: int, shared_bytes: int = 0) -> None:
         """The process does nothing now, and has so much resident memory."""
-        served, _, _, *tokens, _ = _REST.unpack_from(self._memory, _REST_AT)
-        _REST.pack_into(self._memory, _REST_AT, served, rss_bytes, shared_bytes, *tokens, 0)
+        words = self._words
+        words[_Word.RSS_BYTES], words[_Word.SHARED_BYTES] = rss_bytes, shared_bytes
+        words[_Word.IS_RUNNING] = 0
 
     def served(self, rss_bytes: int, shared_bytes: int = 0, tokens_in: int = 0, tokens_out: int = 0) -> None:
         """A run came to its end, however.  tokens_in, tokens_out: prefilled and generated by it."""
-        served, _, _, so_far_in, so_far_out, most, _ = _REST.unpack_from(self._memory, _REST_AT)
-        _REST.pack_into(
-            self._memory,
-            _REST_AT,
-            served + 1,
-            rss_bytes,
-            shared_bytes,
-            so_far_in + tokens_in,
-            so_far_out + tokens_out,
-            max(most, tokens_in + tokens_out),
-            0,
-        )
+        words = self._words
+        words[_Word.SERVED] += 1
+        words[_Word.TOKENS_IN] += tokens_in
+        words[_Word.TOKENS_OUT] += tokens_out
+        words[_Word.CONTEXT_TOKENS] = max(words[_Word.CONTEXT_TOKENS], tokens_in + tokens_out)
+        self.rest(rss_bytes, shared_bytes)
 
     def rested(self) -> Rest:
-        """What it was when it rested last.  Raises ValueError once the page is closed."""
-        found = _REST.unpack_from(self._memory, _REST_AT)
+        """What it was when it rested last."""
+        found = self._words[_REST].tolist()
         for _ in range(3):  # the process may be writing: one look that another confirms
-            before, found = found, _REST.unpack_from(self._memory, _REST_AT)
+            before, found = found, self._words[_REST].tolist()
             if before == found:
                 break
         served, rss, shared, tokens_in, tokens_out, most, is_running = found
@@ -134,17 +149,27 @@ class Page:
 
     def count(self, buffers_bytes: int, python_blocks: int) -> None:
         """The process counted what it holds."""
-        (served,) = _JOB.unpack_from(self._memory, _REST_AT)
-        _ACCOUNTS.pack_into(self._memory, _ACCOUNTS_AT, served, buffers_bytes, python_blocks)
+        words = self._words
+        words[_Word.BUFFERS_BYTES], words[_Word.PYTHON_BLOCKS] = buffers_bytes, python_blocks
+        words[_Word.COUNTED_SERVED] = words[_Word.SERVED]
 
     def accounts(self) -> Accounts:
-        """What it counted last.  Raises ValueError once the page is closed."""
-        return Accounts(*_ACCOUNTS.unpack_from(self._memory, _ACCOUNTS_AT))
+        """What it counted last."""
+        return Accounts(*self._words[_ACCOUNTS].tolist())
 
     def last(self) -> Last:
         """All that a dead process leaves."""
-        return Last(self.job, self.progress[0], *_RUN.unpack_from(self._memory, _RUN_AT))
+        words = self._words
+        return Last(
+            job=words[_Word.JOB],
+            progress=words[_Word.PROGRESS],
+            base=words[_Word.BASE],
+            served=words[_Word.SERVED],
+            rss_bytes=words[_Word.RSS_BYTES],
+        )
 
     def close(self) -> None:
         """Unmap."""
+        self._words.release()
+        self._times.release()
         self._memory.close()

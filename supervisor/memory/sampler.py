@@ -265,7 +265,7 @@ class Sampler:
     def _is_quiet(target: Target, now_s: float) -> bool:
         if target.page is None:
             return True
-        return not target.page.rested().is_running and now_s - target.page.progress[1] >= QUIET_S
+        return not target.page.rested().is_running and now_s - target.page.progress_s >= QUIET_S
 
 
 def _at_rest(status: Status, before: Rest | None, after: Rest) -> Status:

@@ -58,7 +58,7 @@ class Guard:
         self._sender = sender
         self._scale = scale
         self._watches: dict[Slot, Watch] = {}
-        self._begun: dict[Slot, tuple[Job, int, float]] = {}
+        self._begun: dict[Slot, tuple[Job, float]] = {}
         first_s = section.first_token_timeout_s
         #: No budget is shorter, seconds.
         self._least_s = scale * min(section.token_timeout_s, FIRST_TOKEN_BASE_S if first_s is None else first_s)
@@ -76,19 +76,17 @@ class Guard:
 
     def begin(self, slot: Slot, job: Job) -> None:
         """*slot* was given *job*."""
-        assert slot.process is not None
         now_s = self._clock.monotonic()
-        self._begun[slot] = (job, slot.process.page.progress[0], now_s)
+        self._begun[slot] = (job, now_s)
         self._arm(now_s + self._least_s)
 
     def _take_over(self) -> None:
         """Watch the runs that began.  Most are over before anybody looks, so their budgets are only worked out here."""
-        for slot, (job, progress, begun_s) in self._begun.items():
+        for slot, (job, begun_s) in self._begun.items():
             self._watches[slot] = Watch(
                 first_s=self._first_s(job),
                 next_s=self._section.token_timeout_s * self._scale,
-                base=progress,
-                progress=progress,
+                begun_s=begun_s,
                 progress_s=begun_s,
                 scale=self._scale,
                 is_restoring=job.restore_s > 0 and not slot.has_streamed,
@@ -148,7 +146,7 @@ class Guard:
             if slot.process is None:
                 del self._watches[slot]
                 continue
-            self._watches[slot], step = look(watch, *slot.process.page.progress, now_s)
+            self._watches[slot], step = look(watch, slot.process.page.progress_s, now_s)
             if step is not None:
                 self._act(slot, step)
         if self._watches:

@@ -31,17 +31,16 @@ class Step(Enum):
 class Watch:
     """One run.  All times on the monotonic clock, seconds.
 
-    first_s: budget until the first callback.  next_s: between two.  progress: the count that was seen last, progress_s:
-    when it changed (at first: when the run was dispatched).  base: the count before the run.  abort_s: when somebody
-    asked for its abort, or None.  acted_s: when ``step`` was taken.  scale: of the waits behind each step.
+    first_s: budget until the first callback.  next_s: between two.  begun_s: when the run was dispatched.  progress_s:
+    of the last callback that was seen, or begun_s.  abort_s: when somebody asked for its abort, or None.  acted_s: when
+    ``step`` was taken.  scale: of the waits behind each step.
     is_restoring: the turns before it in its session may be replayed first, so that a callback is no sign that it has
     begun; each gives it the first budget again.
     """
 
     first_s: float
     next_s: float
-    base: int
-    progress: int
+    begun_s: float
     progress_s: float
     abort_s: float | None = None
     scale: float = 1.0
@@ -52,7 +51,7 @@ class Watch:
     @property
     def has_begun(self) -> bool:
         """Whether the runtime called back at all in this run."""
-        return self.progress != self.base and not self.is_restoring
+        return self.progress_s > self.begun_s and not self.is_restoring
 
     @property
     def due_s(self) -> float:
@@ -70,14 +69,13 @@ class Watch:
         return quiet_s
 
 
-def look(watch: Watch, progress: int, progress_s: float, now_s: float) -> tuple[Watch, Step | None]:
+def look(watch: Watch, progress_s: float, now_s: float) -> tuple[Watch, Step | None]:
     """Look at a run again: the watch after it, and the step to take now, if any.
 
-    progress, progress_s: the process's count of callbacks, and when it changed.  Progress saves a run that was only
-    watched; once a step was taken, the run is over, and only its end is waited for.
+    progress_s: when the process called back last, in this run or before.  Progress saves a run that was only watched;
+    once a step was taken, the run is over, and only its end is waited for.
     """
-    if watch.step is Step.WATCH and progress != watch.progress:
-        watch = replace(watch, progress=progress, progress_s=progress_s)
+    watch = replace(watch, progress_s=max(watch.progress_s, progress_s))
     if now_s < watch.due_s:
         return watch, None
     following = {Step.WATCH: Step.ABORT, Step.ABORT: Step.DUMP, Step.DUMP: Step.KILL, Step.KILL: Step.KILL}

@@ -55,7 +55,7 @@ class StillProcess:
 
     def __init__(self, pid: int):
         self.pid = self.incarnation = pid
-        self.page = SimpleNamespace(progress=(0, 0.0))
+        self.page = SimpleNamespace(progress_s=0.0)
         self.ready = SimpleNamespace(can_force_tokens=True, has_tokenizer=False, param={"temperature": 0.0, "top_k": 1})
         self.is_doomed = self.is_gone = False
         self.unanswered = self.owed = 0
