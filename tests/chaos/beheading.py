@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chaos import processes
 from chaos.schedule import PROMPTS, Scenario
 from chaos.simstate import times_fired
 from chaos.subject import PATIENCE_S, Subject, daemon
+from harness import processes
 from rkvisor.client.aio import AsyncClient
 from rkvisor.client.dialogue import Phase
 from rkvisor.client.errors import ConnectionLost

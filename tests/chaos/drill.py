@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from chaos import processes
 from chaos.rules import Heard, Rule, bystander_rule, marker, problems_of, rule_of
 from chaos.schedule import MODEL_PHASES, PROMPTS, SIGNALS, UNLIMITED, Scenario
 from chaos.simstate import times_fired
 from chaos.subject import PATIENCE_S, Subject
+from harness import processes
 
 #: How often a client asks again that was refused, before it calls that an outage.
 MAX_ASKS = 200

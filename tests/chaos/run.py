@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from chaos import processes
 from chaos.beheading import Beheading
 from chaos.drill import Drill
 from chaos.schedule import BEHEADING, KINDS, Scenario, schedule
 from chaos.subject import Subject
+from harness import processes
 
 COUNT = 1000
 #: Scenarios before memory counts: Python's heap finds its size.

@@ -8,9 +8,9 @@ from typing import Any
 
 import zmq
 
-from chaos import processes
 from chaos.conversation import Conversation
 from chaos.schedule import LENGTHS, PROMPTS
+from harness import processes
 from harness.rkvisord import UNIT_S, Rkvisord
 
 PATIENCE_S = 60 * UNIT_S

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from harness import processes
 from harness.api import Answer, Api, model
 from harness.llama import runtime_or_skip
 from harness.rkvisord import Rkvisord, RpcError
@@ -297,7 +298,7 @@ def test_one_whose_process_died_waits_on_and_resumes_exactly(sim: Api, name: str
 def busy_pid(api: Api, name: str) -> int:
     """The process of *name* that has a KV cache that stands still: by its title."""
     for pid in api.pids(name):
-        if "[paused]" in Path(f"/proc/{pid}/cmdline").read_text():
+        if "[paused]" in processes.title(pid):
             return pid
     raise AssertionError("no process is paused")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness import processes
 from harness.api import Api
 from harness.configured import error_of, same
 
@@ -57,7 +57,7 @@ def test_a_worker_that_dies_during_a_call_owes_nothing_and_its_successor_has_it(
 
 
 def is_busy(api: Api, worker: dict[str, Any]) -> bool:
-    return Path(f"/proc/{worker['pid']}/cmdline").read_text().rstrip("\0").endswith("[running]")
+    return processes.title(worker["pid"]).endswith("[running]")
 
 
 def is_replaced(api: Api, old: dict[str, Any]) -> bool:

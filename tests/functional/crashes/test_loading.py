@@ -6,21 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from harness import processes
 from harness.places import ROOT
 from harness.rkvisord import Rkvisord, RpcError
 
 pytestmark = pytest.mark.resilience
 
 
-def children(server: Rkvisord) -> list[int]:
-    """The processes of rkvisord."""
-    return [int(pid) for pid in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()]
-
-
 def titles(server: Rkvisord) -> list[str]:
-    """What they call themselves."""
-    files = [Path(f"/proc/{pid}/cmdline") for pid in children(server)]
-    return sorted(file.read_text().rstrip("\0") for file in files if file.exists())
+    """What the processes of rkvisord call themselves."""
+    return sorted(processes.title(pid) for pid in processes.children(server.pid))
 
 
 HANGING = """
@@ -71,9 +66,9 @@ def test_standbys_that_fail_now_and_then_are_replaced_for_ever() -> None:
             marker = f"[[sim:exit at=init times=1 key={number}]]"
             client.call("rkllm.run", {"model": "demo", "prompt": f"{marker}hi", "max_new_tokens": 2})
             worker = server.workers()[0]["pid"]
-            (standby,) = [pid for pid in children(server) if pid != worker]
+            (standby,) = [pid for pid in processes.children(server.pid) if pid != worker]
             os.kill(standby, signal.SIGKILL)
-            server.wait_until(lambda gone=standby: gone not in children(server), "the end of the standby")
+            server.wait_until(lambda gone=standby: gone not in processes.children(server.pid), "the end of the standby")
             server.wait_until(lambda: titles(server) == both, f"another standby after {number} failures")
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness import processes
 from harness.rkvisord import Client, Rkvisord, RpcError
 from harness.running import ENDLESS, run, start_stream
 
@@ -140,12 +140,8 @@ def test_a_signal_from_outside_is_charged_to_no_request(
     for _ in range(3):  # one more than makes a request poison
         while "seq" not in client.receive().get("params", {}):
             pass
-        worker = next(one for one in server.workers() if is_running(one["pid"]))
+        worker = next(one for one in server.workers() if processes.title(one["pid"]).endswith("[running]"))
         os.kill(worker["pid"], number)
         server.wait_until(lambda pid=worker["pid"]: pid not in pids(server), "another process")  # type: ignore[misc]
     result = client.result(identifier)
     assert (result["text"], result["resumed"]) == (plain, 3)
-
-
-def is_running(pid: int) -> bool:
-    return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").endswith("[running]")

@@ -1,9 +1,8 @@
 """A worker that is told to stop stops at once, whatever it was doing at that moment (design §5)."""
 
-from pathlib import Path
-
 import pytest
 
+from harness import processes
 from harness.rkvisord import Rkvisord
 
 pytestmark = pytest.mark.resilience
@@ -27,7 +26,7 @@ def test_a_sigterm_is_heard_at_every_moment_between_two_waits() -> None:
 def running(server: Rkvisord) -> str:
     """The worker that runs a request."""
     for worker in server.workers():
-        if Path(f"/proc/{worker['pid']}/cmdline").read_text().rstrip("\0").endswith("[running]"):
+        if processes.title(worker["pid"]).endswith("[running]"):
             return str(worker["name"])
     raise AssertionError("no worker runs anything")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import processes
 from harness.llama import runtime_or_skip
 from rkvisor.cython_ext import build_llama, engine_steps
 from rkvisor.cython_ext.engine_steps import EngineError, ProofError
@@ -65,8 +66,8 @@ def test_an_interrupted_build_takes_its_compilers_along(tmp_path: Path, monkeypa
     monkeypatch.setattr(engine_steps, "say", interrupt)
     with pytest.raises(KeyboardInterrupt):
         engine_steps.run_pip(["wheel"], log)
-    compiler = Path("/proc") / pid_file.read_text().strip()
-    while compiler.exists() and "State:\tZ" not in (compiler / "status").read_text():
+    compiler = int(pid_file.read_text())
+    while not processes.is_gone(compiler):
         time.sleep(0.01)
 
 

@@ -1,4 +1,7 @@
-"""What ``/proc`` tells of rkvisord and its processes: children, titles, descriptors, memory."""
+"""What ``/proc`` tells of rkvisord and its processes: children, titles, descriptors, memory.
+
+A process may be gone at any moment: then there is nothing to tell, and that is no error.
+"""
 
 from __future__ import annotations
 
