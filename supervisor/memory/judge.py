@@ -17,7 +17,7 @@ from rkvisor.supervisor.memory.history import Life
 from rkvisor.supervisor.memory.standing import Standing, settle
 
 #: A life is estimated anew after so many requests, but not twice within so many seconds; else after so many seconds.
-REQUESTS, LEAST_S, MOST_S = 25, 2.0, 60.0
+REQUESTS, LEAST_S, MOST_S = 20, 2.0, 60.0
 #: Of the processor's time, estimates take one part in so many.
 PACE = 400
 

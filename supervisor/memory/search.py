@@ -16,8 +16,9 @@ from rkvisor.supervisor.memory.thinning import Track, first_from
 TAIL = 0.7
 #: Shorter than this share of the life is short; before a short one the series rose at most at this share of its rate.
 SHORT, NEW = 1 / 3, 0.5
-#: A stretch with nothing before it rises in its later half at least at this share of the earlier half's rate.
-STRAIGHT = 0.8
+#: A stretch with little before it has at least this share of the life, or of its samples, and rises in its later half
+#: at least at this share of the earlier half's rate.
+WHOLE, STRAIGHT = 0.75, 0.8
 #: A longer stretch tells the slope better if its halves differ by less than this factor.
 ALIKE = 1.33
 #: What takes longer than so many times the shortest stretch to grow by the least is slow, as pools are that fill: so
@@ -26,8 +27,10 @@ SLOW, PATIENT = 2.0, 2.0
 #: Of as long a time before a stretch, so much must have been seen, in so many points; fewer than ``TOLD`` do not tell
 #: whether a short stretch is where the growth began.
 ENOUGH, KNOWN, TOLD = 0.6, 2, 8
-#: Stretches that are looked at: the shortest one that may say "leaking" times these.
-_STRETCHES = (64.0, 32.0, 16.0, 8.0, 4.0, 3.0, 2.5, 2.0, 1.67, 1.33, 1.0)
+#: Stretches that are looked at: the shortest one that may say "leaking" times these, by requests and by time; of two
+#: that differ by less than this share of their samples, one.
+_STRETCHES = (64.0, 32.0, 16.0, 8.0, 4.0, 3.5, 3.0, 2.75, 2.5, 2.25, 2.0, 1.83, 1.67, 1.5, 1.33, 1.17, 1.0)
+_APART = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +53,18 @@ class Policy:
 
 def _stretches(track: Track, policy: Policy) -> list[int]:
     """The first index of each stretch that may be judged, the longest first; long enough by requests or by time."""
-    begins = set()
+    begins: set[int] = set()
     for axis, shortest in (("requests", float(policy.min_requests)), ("time", policy.min_s)):
         xs = track.along(axis)
         for factor in _STRETCHES:
             begin = first_from(xs, xs[-1] - factor * shortest)
             if xs[-1] - xs[begin] >= 0.99 * shortest and len(xs) - begin >= policy.min_points:
                 begins.add(begin)
-    return sorted(begins)
+    apart: list[int] = []
+    for begin in sorted(begins):
+        if not apart or begin - apart[-1] >= _APART * (len(track) - begin):
+            apart.append(begin)
+    return apart
 
 
 def _spans(track: Track, begin: int, policy: Policy, factor: float) -> bool:
@@ -138,10 +145,11 @@ def _is_tail(track: Track, begin: int, growth: Growth, policy: Policy) -> bool:
 def _is_curved(track: Track, begin: int, growth: Growth, policy: Policy) -> bool:
     """Whether the stretch is not nearly the whole life, or not straight, or too short to tell.
 
-    What flattens slowly, as a logarithm does, rises in its later half at less than half of the earlier one's rate.
+    The last three quarters of what flattens slowly, as a logarithm does, rise half as fast in their later half.
     """
-    is_whole = begin <= len(track) // 4 and _spans(track, begin, policy, 2.0)
-    return not is_whole or growth.ratio < STRAIGHT
+    xs = track.along(growth.axis)
+    is_long = growth.xs[-1] - growth.xs[0] >= WHOLE * (xs[-1] - xs[0]) or len(track) - begin >= WHOLE * len(track)
+    return not (is_long and _spans(track, begin, policy, 2.0)) or growth.ratio < STRAIGHT
 
 
 def best(found: Sequence[Growth]) -> Growth | None:

@@ -65,6 +65,6 @@ def test_what_is_judged_is_what_rkvisord_keeps_and_when_it_estimates() -> None:
     )
     watch = Watch()
     estimates = sum(watch.add(one) for one in still.samples)
-    assert 3000 / 27 < estimates <= 1 + 3000 / 25
+    assert 3000 / 22 < estimates <= 1 + 3000 / 20
     assert len(still.samples) > 3000
     assert NEWEST < watch.estimate(still).samples <= MOST

@@ -231,9 +231,12 @@ def test_a_stretch_with_little_before_it_is_the_whole_life_and_straight_or_tells
     whole = track([float(n) for n in range(440)])
     straight = judge(whole, "requests", 0.0)
     assert not _is_curved(whole, 0, straight, Policy())
-    assert not _is_curved(whole, 110, straight, Policy())
-    assert _is_curved(whole, 111, straight, Policy()), "a quarter of the life was before"
+    assert not _is_curved(whole, 95, judge(whole.part(95), "requests", 0.0), Policy())
+    assert _is_curved(whole, 125, judge(whole.part(125), "requests", 0.0), Policy()), "a quarter of the life was before"
     assert _is_curved(whole.part(0, 300), 0, straight, Policy()), "shorter than two stretches"
+    xs = [*(n / 4 for n in range(200)), *map(float, range(50, 450, 2))]
+    early = Track(xs, xs, xs, xs)  # half of the samples are of the first ninth of the life
+    assert not _is_curved(early, 200, judge(early.part(200), "requests", 0.0), Policy())
     assert _is_curved(whole, 0, replace(straight, ratio=0.79), Policy())
 
 
