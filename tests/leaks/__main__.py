@@ -1,8 +1,8 @@
 """``python -P -m leaks [PART]``: the confusion matrix of a part of the corpus, by all processors.
 
-PART is "tuning" (the default), "spent-1", "spent-2" or "held-out".  ``--clean N`` and ``--leaking N`` say how many traces,
-``--write FILE`` puts the tables into a page of the documentation.  "held-out" is not looked at while the estimator is
-changed: after a change that learned from it, it is spent and another takes its place (``corpus.PARTS``).
+PART is "tuning" (the default), "held-out", or a spent one (``corpus.PARTS``).  ``--clean N`` and ``--leaking N`` say
+how many traces, ``--write FILE`` puts the tables into a page of the documentation.  "held-out" is not looked at while
+the estimator is changed: after a change that learned from it, it is spent and another takes its place.
 """
 
 from __future__ import annotations
