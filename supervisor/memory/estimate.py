@@ -131,17 +131,17 @@ def _series(samples: Sequence[Sample], marks: Sequence[Mark], name: str, policy:
     calm = without_spikes(values)
     adjusted, steps, begin = (calm, (), 0) if is_counted else explain(samples, marks, calm)
     track = _track(samples, adjusted, begin)
+    doubtful: Verdict = "suspect" if is_warm else "warming_up"
     leak = _leak(track, policy, least)
     if leak is not None and not is_counted and marks:
         granted, _, settled = explain(samples, marks, calm, is_generous=True)
         if _leak(_track(samples, granted, settled), policy, least) is None:
-            doubted = replace(leak, faults=("marks",))
-            return _grows(name, "suspect" if is_warm else "warming_up", track, doubted, values[-1], steps)
+            return _grows(name, doubtful, track, replace(leak, faults=("marks",)), values[-1], steps)
     if leak is not None:
         return _grows(name, "leaking", track, leak, values[-1], steps)
     rise = weak(track, least)
     if rise is not None:
-        return _grows(name, "suspect" if is_warm else "warming_up", track, rise, values[-1], steps)
+        return _grows(name, doubtful, track, rise, values[-1], steps)
     is_filling = begin > 0 and not _is_enough(samples[begin], samples[-1], policy)
     verdict: Verdict = "clean" if is_warm and not is_filling else "warming_up"
     return SeriesEstimate(name=name, verdict=verdict, value=values[-1], steps=steps)
