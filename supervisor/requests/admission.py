@@ -35,6 +35,7 @@ from rkvisor.supervisor.requests.answers import Answer, Answers
 from rkvisor.supervisor.requests.audience import Audience
 from rkvisor.supervisor.requests.digest import digest_of
 from rkvisor.supervisor.requests.dispatcher import Dispatcher
+from rkvisor.supervisor.requests.endings import cut_off
 from rkvisor.supervisor.requests.jobs import Job, Pausing
 from rkvisor.supervisor.requests.ladder import POISON_DEATHS
 from rkvisor.supervisor.requests.quarantine import Quarantine
@@ -276,10 +277,7 @@ class Requests:
     def abort_all(self) -> None:
         """End everything that still runs, for the last moment of a shutdown."""
         for job in list(self._live.values()):
-            error = ShuttingDown(
-                "cannot finish the request: rkvisord is shutting down", retry_after_ms=SHUTDOWN_RETRY_MS
-            )
-            job.home.fail(job, error)
+            job.home.fail(job, cut_off(job, SHUTDOWN_RETRY_MS))
 
     def default_param(self, model: str) -> dict[str, Any]:
         """What ``rkllm_createDefaultParam`` of the model's runtime gave."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from rkvisor.protocol.errors import CATALOGUE, DeadlineExceeded, RkvisorError
+from rkvisor.protocol.errors import CATALOGUE, DeadlineExceeded, RkvisorError, ShuttingDown
 from rkvisor.supervisor.clock import Clock
 from rkvisor.supervisor.requests.faults import FaultWindow
 from rkvisor.supervisor.requests.jobs import Job, JobState
@@ -36,6 +36,14 @@ def too_late(job: Job, deadline_ms: int) -> DeadlineExceeded:
     """What a caller of *job* is told whose deadline is over, with what came until now."""
     text = f"cannot finish the request within its deadline of {deadline_ms} ms"
     return DeadlineExceeded(text, component=job.model, text=job.text(), token_ids=list(job.ids))
+
+
+def cut_off(job: Job, retry_after_ms: int) -> ShuttingDown:
+    """What *job* is told when rkvisord stops before it is done, with what came until now."""
+    text = "cannot finish the request: rkvisord is shutting down"
+    return ShuttingDown(
+        text, retry_after_ms=retry_after_ms, component=job.model, text=job.text(), token_ids=list(job.ids)
+    )
 
 
 Finish = Callable[[Job, bytes, Sequence[bytes], bool, bool], None]
