@@ -1,6 +1,6 @@
 """The corpus: which traces there are, and how one is put together from its seed.
 
-``trace("held-out-3", "per token", 17)`` is the same on every machine.  Parts share no seed: see ``PARTS``.
+``trace("held-out-4", "per token", 17)`` is the same on every machine.  Parts share no seed: see ``PARTS``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from leaks.traces import KB, MB, PAGE, Leak, Life, Part, Trace, log_uniform
 from rkvisor.supervisor.memory.sample import Mark
 
 #: What a part's seeds begin with.  A part that was judged, and that something was changed after, is held out no more.
-PARTS = {"tuning": "tuning", "spent-1": "held-out", "spent-2": "held-out-2", "held-out": "held-out-3"}
+PARTS = {
+    "tuning": "tuning",
+    "spent-1": "held-out",
+    "spent-2": "held-out-2",
+    "spent-3": "held-out-3",
+    "held-out": "held-out-4",
+}
 #: Requests that a leak may take to be found.
 WITHIN = 500
 CLEAN: dict[str, tuple[Part, ...]] = {

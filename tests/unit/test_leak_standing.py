@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from rkvisor.supervisor.memory.standing import MORE_REQUESTS, MORE_S, Standing, settle
+from rkvisor.supervisor.memory.standing import MORE_REQUESTS, MORE_S, SPAN_REQUESTS, SPAN_S, Standing, settle
 
 
 def said_of(
@@ -21,9 +21,24 @@ def said_of(
 
 
 @pytest.mark.parametrize(("requests", "gap_s"), [(MORE_REQUESTS, 1.0), (0, MORE_S)], ids=["requests", "time"])
-def test_leaking_is_said_after_four_estimates_and_taken_back_after_three(requests: int, gap_s: float) -> None:
+def test_leaking_is_said_after_four_close_estimates_and_taken_back_after_three(requests: int, gap_s: float) -> None:
     said = said_of(("clean", *("leaking",) * 5, *("clean",) * 4), Standing(), requests, gap_s)
     assert said == ["clean", *["suspect"] * 3, *["leaking"] * 4, "clean", "clean"]
+
+
+@pytest.mark.parametrize(
+    ("requests", "gap_s"),
+    [(SPAN_REQUESTS // 2, 1.0), (0, SPAN_S / 2), (400, 9000.0)],
+    ids=["requests", "time", "far apart"],
+)
+def test_three_estimates_are_enough_where_they_see_more_of_the_life(requests: int, gap_s: float) -> None:
+    said = said_of(("clean", *("leaking",) * 4), Standing(), requests, gap_s)
+    assert said == ["clean", "suspect", "suspect", "leaking", "leaking"]
+
+
+def test_what_was_seen_before_a_doubt_does_not_count() -> None:
+    said = said_of(("leaking", "leaking", "clean", *("leaking",) * 4), Standing())
+    assert said == ["suspect", "suspect", "clean", *["suspect"] * 3, "leaking"]
 
 
 def test_a_single_doubt_does_not_begin_the_count_anew_when_it_is_over() -> None:
