@@ -41,7 +41,7 @@ def is_all_gone(server: Rkvisord, pids: list[int]) -> bool:
 def test_what_runs_is_finished_and_what_comes_is_refused() -> None:
     with Rkvisord(MODEL.format(20)) as server, server.client() as client, server.client() as other:
         pids = processes.children(server.pid)
-        running = client.send("rkllm.run", slow(ms=50, tokens=30))
+        running = client.send("rkllm.run", slow(ms=50, tokens=80))
         stream(client, running)
         terminate(server)
         with pytest.raises(RpcError) as refused:
@@ -49,7 +49,7 @@ def test_what_runs_is_finished_and_what_comes_is_refused() -> None:
         assert refused.value.name == "SHUTTING_DOWN"
         assert refused.value.error["data"]["retry_after_ms"] > 0
         result = client.result(running)
-        assert (result["finish_reason"], len(result["token_ids"])) == ("length", 30)
+        assert (result["finish_reason"], len(result["token_ids"])) == ("length", 80)
         assert server.process is not None
         assert server.process.wait(30) == 0
         assert is_all_gone(server, pids)
