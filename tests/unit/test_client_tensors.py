@@ -9,6 +9,7 @@ from array import array
 from typing import Any
 
 import msgspec
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,7 +67,6 @@ def test_params_without_buffers_stay_as_they_are() -> None:
 
 
 def test_numpys_arrays_are_taken_and_given() -> None:
-    numpy = pytest.importorskip("numpy")
     given_array = numpy.arange(6, dtype="float64").reshape(2, 3)
     frames: list[bytes] = []
     assert pack(given_array, frames)["shape"] == [2, 3]
