@@ -158,7 +158,7 @@ class Drill:
             self._begin_all(rule_of(self._scenario))
             self._await_moment()
             pids = self._worker_pids()
-            running = [pid for pid in pids if "[running]" in processes.title(pid)]
+            running = [pid for pid in pids if processes.is_running(pid)]
             self._strike(pids if self._scenario.storm else (running or pids)[:1], number)
         return []
 
@@ -196,7 +196,7 @@ class Drill:
         """Until a prefill is under way, or so many tokens were streamed, or should have been."""
         scenario, first = self._scenario, self._clients[0].heard
         pids = self._worker_pids()
-        self._wait(lambda: bool(first.ends) or any("[running]" in processes.title(pid) for pid in pids))
+        self._wait(lambda: bool(first.ends) or any(processes.is_running(pid) for pid in pids))
         if scenario.phase == "prefill":
             return
         if scenario.stream:

@@ -41,6 +41,11 @@ def title(pid: int) -> str:
     return _read(pid, "cmdline").replace("\0", " ").strip()
 
 
+def is_running(pid: int) -> bool:
+    """Whether it is a worker's that has a request in the runtime, by its title."""
+    return title(pid).endswith("[running]")
+
+
 def _links(pid: int) -> list[str]:
     """What its descriptors are open on."""
     found = []

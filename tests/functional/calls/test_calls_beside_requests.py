@@ -46,7 +46,9 @@ def test_a_call_waits_for_the_request_that_runs_and_then_applies(api: Api, slow:
 
 def test_a_worker_that_dies_during_a_call_owes_nothing_and_its_successor_has_it(api: Api, slow: str) -> None:
     running = begin(api, slow)
-    busy = next(one["name"] for one in api.server.workers() if one["name"].startswith(slow) and is_busy(api, one))
+    busy = next(
+        one["name"] for one in api.server.workers() if one["name"].startswith(slow) and processes.is_running(one["pid"])
+    )
     call = api.send("rkllm.load_lora", {"model": slow, "path": "a.bin", "name": "dying"})
     idle = next(one for one in api.server.workers() if one["name"].startswith(slow) and one["name"] != busy)
     os.kill(idle["pid"], signal.SIGKILL)
@@ -54,10 +56,6 @@ def test_a_worker_that_dies_during_a_call_owes_nothing_and_its_successor_has_it(
     api.send("rkllm.abort", {"request": running})
     assert busy in api.answer(call)["workers"]
     same(api, slow, lora="dying", max_new_tokens=3)
-
-
-def is_busy(api: Api, worker: dict[str, Any]) -> bool:
-    return processes.title(worker["pid"]).endswith("[running]")
 
 
 def is_replaced(api: Api, old: dict[str, Any]) -> bool:

@@ -140,7 +140,7 @@ def test_a_signal_from_outside_is_charged_to_no_request(
     for _ in range(3):  # one more than makes a request poison
         while "seq" not in client.receive().get("params", {}):
             pass
-        worker = next(one for one in server.workers() if processes.title(one["pid"]).endswith("[running]"))
+        worker = next(one for one in server.workers() if processes.is_running(one["pid"]))
         os.kill(worker["pid"], number)
         server.wait_until(lambda pid=worker["pid"]: pid not in pids(server), "another process")  # type: ignore[misc]
     result = client.result(identifier)

@@ -8,24 +8,12 @@ import signal
 import pytest
 
 from harness import processes
-from harness.rkvisord import Client, Rkvisord, RpcError
+from harness.rkvisord import Rkvisord, RpcError
+from harness.running import ENDLESS, start_stream
 
 pytestmark = pytest.mark.resilience
 MODEL = '[models.demo]\nruntime = "sim"\npath = "builtin:tiny"\nworkers = 1\nfaults = true\nstopwaitsecs = {}\n'
-
-
-def slow(ms: int, tokens: int) -> dict[str, object]:
-    return {"model": "demo", "prompt": f"[[sim:slow ms={ms}]]tell me", "max_new_tokens": tokens, "stream": True}
-
-
-def stream(client: Client, identifier: int) -> str:
-    """What came of the request so far, to its second fragment."""
-    text = ""
-    for _ in range(2):
-        params = client.receive()["params"]
-        assert params["request"] == identifier
-        text += params["text"]
-    return text
+SLOW = "[[sim:slow ms=50]]tell me"
 
 
 def terminate(server: Rkvisord) -> None:
@@ -41,8 +29,7 @@ def is_all_gone(server: Rkvisord, pids: list[int]) -> bool:
 def test_what_runs_is_finished_and_what_comes_is_refused() -> None:
     with Rkvisord(MODEL.format(20)) as server, server.client() as client, server.client() as other:
         pids = processes.children(server.pid)
-        running = client.send("rkllm.run", slow(ms=50, tokens=80))
-        stream(client, running)
+        running = start_stream(client, prompt=SLOW, max_new_tokens=80)
         terminate(server)
         with pytest.raises(RpcError) as refused:
             other.call("rkllm.run", {"model": "demo", "prompt": "too late", "max_new_tokens": 2})
@@ -58,20 +45,19 @@ def test_what_runs_is_finished_and_what_comes_is_refused() -> None:
 def test_what_cannot_finish_in_time_is_told_so_with_what_came_until_then() -> None:
     with Rkvisord(MODEL.format(0.5)) as server, server.client() as client, server.client() as other:
         pids = processes.children(server.pid)
-        running = client.send("rkllm.run", slow(ms=50, tokens=500))
-        begun = stream(client, running)
+        running = client.send("rkllm.run", {**ENDLESS, "prompt": SLOW, "stream": True})
+        server.wait_until(lambda: any(processes.is_running(pid) for pid in pids), "the first to run")
         waiting = other.send("rkllm.run", {"model": "demo", "prompt": "I wait", "max_new_tokens": 2})
         server.wait_until(lambda: server.call("system.status")["models"][0]["queue"] == 1, "one that waits")
         terminate(server)
-        text, identifiers = begun, []
+        fragments = []
         while "method" in (message := client.receive()):
-            text += message["params"]["text"]
-            identifiers.append(message["params"]["seq"])
+            fragments.append(message["params"]["text"])
         error = message["error"]
         assert (message["id"], error["data"]["name"]) == (running, "SHUTTING_DOWN")
         assert error["data"]["retry_after_ms"] > 0
-        assert error["data"]["text"] == text
-        assert len(error["data"]["token_ids"]) >= len(identifiers) > 0
+        assert error["data"]["text"] == "".join(fragments)
+        assert len(error["data"]["token_ids"]) >= len(fragments) > 0
         with pytest.raises(RpcError) as refused:
             other.result(waiting)
         assert (refused.value.name, refused.value.error["data"]["text"]) == ("SHUTTING_DOWN", "")

@@ -26,7 +26,7 @@ def test_a_sigterm_is_heard_at_every_moment_between_two_waits() -> None:
 def running(server: Rkvisord) -> str:
     """The worker that runs a request."""
     for worker in server.workers():
-        if processes.title(worker["pid"]).endswith("[running]"):
+        if processes.is_running(worker["pid"]):
             return str(worker["name"])
     raise AssertionError("no worker runs anything")
 
