@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-_STATUS = (b"VmRSS", b"RssAnon", b"RssFile", b"RssShmem", b"VmSwap", b"VmHWM", b"Threads")
+#: A line that counts here.  Its line break goes first: the search then skips the others.
+_STATUS = re.compile(rb"\n(Vm(?:HWM|RSS|Swap)|Rss(?:Anon|File|Shmem)|Threads):\s*(\d+)")
 #: A mapping's first line, or one of its numbers that count here (KiB).
 _MAPPING = re.compile(
     rb"^(?:([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *([^\n]*)|(Rss|Pss|Private_Clean|Private_Dirty|Swap): +(\d+))",
@@ -37,21 +38,18 @@ class Status:
 
 def parse_status(text: bytes) -> Status | None:
     """None where the process has no memory (any more): it ends."""
-    found = dict.fromkeys(_STATUS, 0)
-    for name in _STATUS:
-        at = text.find(b"\n%b:" % name)
-        if at >= 0:
-            found[name] = int(text[at + len(name) + 2 :].split(None, 1)[0]) * 1024
-        elif name == b"VmRSS":
-            return None
+    found = {name: int(number) for name, number in _STATUS.findall(text)}
+    if b"VmRSS" not in found:
+        return None
+    kib = found.get
     return Status(
-        rss_bytes=found[b"VmRSS"],
-        rss_anon_bytes=found[b"RssAnon"],
-        rss_file_bytes=found[b"RssFile"],
-        rss_shmem_bytes=found[b"RssShmem"],
-        swap_bytes=found[b"VmSwap"],
-        hwm_bytes=found[b"VmHWM"],
-        threads=found[b"Threads"] // 1024,
+        rss_bytes=kib(b"VmRSS", 0) * 1024,
+        rss_anon_bytes=kib(b"RssAnon", 0) * 1024,
+        rss_file_bytes=kib(b"RssFile", 0) * 1024,
+        rss_shmem_bytes=kib(b"RssShmem", 0) * 1024,
+        swap_bytes=kib(b"VmSwap", 0) * 1024,
+        hwm_bytes=kib(b"VmHWM", 0) * 1024,
+        threads=found.get(b"Threads", 0),
     )
 
 

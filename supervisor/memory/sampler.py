@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import setproctitle
@@ -96,9 +96,9 @@ class Sampler:
         """Let the thread do *action*."""
         self._todo.put(action)
 
-    def rested(self, target: Target) -> None:
-        """A request of *target* is done: sample it."""
-        self._todo.put(lambda: self._sample(target))
+    def rested(self, targets: Sequence[Target]) -> None:
+        """A request of each of *targets* was done just now: sample them."""
+        self._todo.put(lambda: self._sample_all(targets))
 
     def gone(self, process: str, ending: str, tell: Callable[[Life], None]) -> None:
         """*process* has ended so; *tell*, in the thread, of the life that it had, if it had one."""
@@ -136,8 +136,7 @@ class Sampler:
         names = {target.process for target in targets}
         for name in [one for one in self._watched if one not in names]:
             self._forget(name)
-        for target in targets:
-            self._sample(target)
+        self._sample_all(targets)
 
     def _forget(self, process: str) -> None:
         watched = self._watched.pop(process)
@@ -180,6 +179,10 @@ class Sampler:
         self._history.begin(life)
         self._watched[target.process] = watched = _Watched(probe, life, next_look_s=now_s)
         return watched
+
+    def _sample_all(self, targets: Sequence[Target]) -> None:
+        for target in targets:
+            self._sample(target)
 
     def _sample(self, target: Target) -> None:
         watched = self._watch(target)

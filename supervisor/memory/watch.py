@@ -23,6 +23,7 @@ from rkvisor.supervisor.front.replies import Reply
 from rkvisor.supervisor.memory import reporting
 from rkvisor.supervisor.memory.history import SUPERVISOR, History, Life, pack, past
 from rkvisor.supervisor.memory.judge import Judge, Judgement
+from rkvisor.supervisor.memory.pace import Pace
 from rkvisor.supervisor.memory.sample import Mark, Sample
 from rkvisor.supervisor.memory.sampler import STANDBY, Sampler, Target
 from rkvisor.supervisor.store.database import Store
@@ -32,9 +33,6 @@ from rkvisor.supervisor.workers.processes import Process
 from rkvisor.supervisor.workers.recycler import Recycler
 from rkvisor.supervisor.workers.slot import Slot
 
-#: Samples after requests that may follow each other at once; the least time between two of a process, seconds; and the
-#: same for each process that there is, so that many take no more of rkvisord's time than few.
-BURST, GAP_S, GAP_EACH_S = 64.0, 0.05, 0.0125
 #: Between two samples of a process that are stored, and between two prunings of what is stored, seconds.
 STORE_S, PRUNE_S = 60.0, 3600.0
 
@@ -76,7 +74,8 @@ class Memory:
             interval_s=section.interval_s,
             look_interval_s=section.look_interval_s,
         )
-        self._buckets: dict[int, tuple[float, float]] = {}
+        self._pace = Pace(section.request_interval_s)
+        self._resting: list[Target] = []
         self._stored_s: dict[str, float] = {}
         self._pruned_s = now_s
         for pool in pools.values():
@@ -116,16 +115,20 @@ class Memory:
     # What happens on the loop.
 
     def on_rest(self, slot: Slot, process: Process) -> None:
-        """A request of *slot* is done: sample its process, unless that was done just now."""
+        """A request of *slot* is done: sample its process soon, if its pace allows.
+
+        All that rest within the least time between two samples of one are sampled together: to wake the thread for
+        each costs more than the samples.
+        """
         self._recycler.on_rest(slot, process)
-        now_s = self._clock.monotonic()
-        tokens, last_s = self._buckets.get(process.incarnation, (BURST, 0.0))
-        if now_s - last_s < max(GAP_S, GAP_EACH_S * len(self._buckets)):
-            return
-        tokens = min(BURST, tokens + (now_s - last_s) / self._section.request_interval_s)
-        if tokens >= 1.0:
-            self._buckets[process.incarnation] = (tokens - 1.0, now_s)
-            self._sampler.rested(self._target(slot.name, slot.section.path, process))
+        if self._pace.admit(process.incarnation, self._clock.monotonic()):
+            if not self._resting:
+                self._loop.call_later(self._pace.gap_s, self._sample_resting)
+            self._resting.append(self._target(slot.name, slot.section.path, process))
+
+    def _sample_resting(self) -> None:
+        resting, self._resting = self._resting, []
+        self._sampler.rested(resting)
 
     def on_loaded(self) -> None:
         """A process has loaded its model: look at it while it certainly rests."""
@@ -133,7 +136,7 @@ class Memory:
 
     def on_gone(self, process: Process) -> None:
         """*process* is gone."""
-        self._buckets.pop(process.incarnation, None)
+        self._pace.forget(process.incarnation)
         why = self._recycler.on_gone(process)
         ending = f"recycled: {why}" if why else process.trouble or "ended"
         self._sampler.gone(f"{self._epoch}:{process.incarnation}", ending, self._keep_end)

@@ -1,6 +1,6 @@
 """When rkvisord looks at a process, and what it sees: after requests and on a timer, at rest or not.
 
-The policy is that of ``supervisor/memory/watch.py`` (after requests, as a token bucket allows) and ``sampler.py``
+The policy is that of ``supervisor/memory/pace.py`` (after requests, as a token bucket allows) and ``sampler.py``
 (every few seconds, whatever happens; a worker that runs a request is taken as it was when it rested last).
 """
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from leaks.traces import KB, MB, PAGE, Life, Trace, in_pieces, log_uniform
 from rkvisor.supervisor.config.sections import MemorySection
+from rkvisor.supervisor.memory.pace import Pace
 from rkvisor.supervisor.memory.sample import Sample
-from rkvisor.supervisor.memory.watch import BURST, GAP_S
 
 #: The rates that rkvisord has by default, seconds.
 INTERVAL_S, REQUEST_INTERVAL_S = MemorySection().interval_s, MemorySection().request_interval_s
@@ -51,7 +51,7 @@ class Moment:
 
 def moments(chance: random.Random, life: Life) -> Iterator[Moment]:
     """Every look, in order."""
-    tokens, last_s = BURST, float("-inf")
+    pace = Pace(REQUEST_INTERVAL_S)
     tick_s = chance.uniform(0, INTERVAL_S)
     runs_s = life.gap_s * chance.uniform(0.05, 0.95)
     yield Moment(0.0, 0, 0.0)
@@ -61,11 +61,8 @@ def moments(chance: random.Random, life: Life) -> Iterator[Moment]:
             is_running = tick_s > now_s - runs_s
             yield Moment(tick_s, index - 1, before_s if is_running else tick_s)
             tick_s += INTERVAL_S
-        if now_s - last_s >= GAP_S:
-            so_far = min(BURST, tokens + (now_s - last_s) / REQUEST_INTERVAL_S)
-            if so_far >= 1.0:
-                tokens, last_s = so_far - 1.0, now_s
-                yield Moment(now_s, index, now_s)
+        if pace.admit(0, now_s):
+            yield Moment(now_s, index, now_s)
 
 
 def _pages(value: float) -> int:

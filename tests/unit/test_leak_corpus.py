@@ -11,8 +11,8 @@ from leaks.judging import Watch, judge, judge_seed
 from leaks.looking import INTERVAL_S, Held, looked_at, moments
 from leaks.traces import KB, Leak, Life, Trace
 
+from rkvisor.supervisor.memory.pace import BURST
 from rkvisor.supervisor.memory.sieve import MOST, NEWEST
-from rkvisor.supervisor.memory.watch import BURST
 
 
 @pytest.mark.parametrize("kind", CLEAN)

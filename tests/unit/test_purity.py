@@ -44,6 +44,7 @@ PURE = [
             "memory/search",
             "memory/estimate",
             "memory/standing",
+            "memory/pace",
         )
     ),
     *(ROOT / "supervisor" / "sessions" / f"{name}.py" for name in ("affinity", "history", "lost", "store")),
