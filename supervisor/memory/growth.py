@@ -36,8 +36,12 @@ CAUTION = 2.2
 PERSISTENT = 0.6
 #: The spread around the line (from the 10th to the 90th percentile) is at most this share of the growth.
 SPREAD = 0.25
-#: Where only the low points count, the spread of all around the line is at most this share of it.
-TEETH = 0.6
+#: Where only the low points count, the spread of all around the line is at most this share of it, and the later half
+#: grows at most so many times as fast as the earlier.
+TEETH, STEEPENS = 0.6, 2.0
+#: Where teeth are too close together to be seen, the low points count if they spread around the line by this share of
+#: the growth, leave no wider gap than this share of the stretch, and its halves differ by less than this factor.
+FIRM, WIDEST, STRAIGHT = 0.14, 0.22, 1.33
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +84,47 @@ def judge(track: Track, axis: str, least: float, *, is_brief: bool = False) -> G
     is_brief: one that certainly is no leak is not fitted, which costs most; its slope is ``FLAT``.
     """
     thin = by_axis(track, axis)
-    xs = thin.along(axis)
-    ys, steps = without_steps(xs, thin.values)
-    keep = envelope(ys)
-    lows_x, lows_y = [xs[i] for i in keep], [ys[i] for i in keep]
-    growth = Growth(axis, xs, ys, FLAT, steps, (), 0.0)
-    faults = ["recent"] if lows_x and lows_x[0] - xs[0] > YOUNG * (xs[-1] - xs[0]) else _crooked(lows_x, lows_y, axis)
+    ys, steps = without_steps(thin.along(axis), thin.values)
+    growth = Growth(axis, thin.along(axis), ys, FLAT, steps, (), 0.0)
+    low = low_points(ys)
+    if falls_back(ys):
+        found = _judged(growth, low, least, is_brief=is_brief)
+        return replace(found, faults=("uneven",)) if not found.faults and found.ratio > STEEPENS else found
+    found = _judged(growth, range(len(ys)), least, is_brief=is_brief)
+    if {"uneven", "noise"} & set(found.faults) and len(low) < len(ys):
+        floor = _judged(growth, low, least, is_brief=is_brief)
+        if not floor.faults and _is_firm(floor, low):
+            return floor
+    return found
+
+
+def _judged(growth: Growth, keep: Sequence[int], least: float, *, is_brief: bool) -> Growth:
+    """*growth* by its points *keep*."""
+    xs, ys = [growth.xs[i] for i in keep], [growth.ys[i] for i in keep]
+    is_recent = len(xs) > 0 and xs[0] - growth.xs[0] > YOUNG * (growth.xs[-1] - growth.xs[0])
+    faults = ["recent"] if is_recent else _crooked(xs, ys, growth.axis)
     if is_brief and faults:
         return replace(growth, faults=tuple(faults))
-    growth, early, late = _fitted(growth, lows_x, lows_y)
-    if "recent" not in faults:
-        if len(lows_x) < PIECES + 2 or growth.amount < least:
+    growth, early, late = _fitted(growth, xs, ys)
+    if not is_recent:
+        if len(xs) < PIECES + 2 or growth.amount < least:
             faults = ["small"]
         else:
             faults += _doubts(growth, early, late)
     return replace(growth, faults=tuple(faults))
+
+
+def _is_firm(floor: Growth, low: Sequence[int]) -> bool:
+    """Whether the low points alone, with indices *low*, say it: close to the line, everywhere along it, no step among
+    them.  Where nothing falls back for all to see, a few of them rise on many a curve."""
+    xs = [floor.xs[index] for index in low]
+    widest = max(b - a for a, b in pairwise(xs))
+    return (
+        not floor.steps
+        and widest <= WIDEST * (xs[-1] - xs[0])
+        and floor.error <= FIRM * floor.amount
+        and 1 / STRAIGHT <= floor.ratio <= STRAIGHT
+    )
 
 
 def _fitted(growth: Growth, xs: Sequence[float], ys: Sequence[float]) -> tuple[Growth, float, float]:
@@ -196,14 +226,17 @@ def _stays(ys: Sequence[float], index: int, height: float) -> bool:
     return median(ys[index : index + _BESIDE]) - median(ys[max(0, index - _BESIDE) : index]) > height / 2
 
 
-def envelope(ys: Sequence[float]) -> list[int]:
-    """Indices of what a slope is fitted to: all, or where the series falls back again and again, its low points."""
+def falls_back(ys: Sequence[float]) -> bool:
+    """Whether *ys* falls again and again, as it does where an allocator gives back now and then."""
     falls = [a - b for a, b in pairwise(ys)]
     usual = median([abs(one) for one in falls]) if falls else 0.0
     top = max(ys, default=0.0) - min(ys, default=0.0)
-    if sum(one > 6 * usual and one > 0.15 * top for one in falls) < 2:
-        return list(range(len(ys)))
-    kept, lowest = [], float("inf")
+    return sum(one > 6 * usual and one > 0.15 * top for one in falls) >= 2
+
+
+def low_points(ys: Sequence[float]) -> list[int]:
+    """Indices of those that nothing behind them is below: what is left when all that can be given back is."""
+    kept, lowest = [], math.inf
     for index in range(len(ys) - 1, -1, -1):
         if ys[index] <= lowest:
             kept.append(index)

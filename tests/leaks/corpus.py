@@ -20,7 +20,8 @@ PARTS = {
     "spent-1": "held-out",
     "spent-2": "held-out-2",
     "spent-3": "held-out-3",
-    "held-out": "held-out-4",
+    "spent-4": "held-out-4",
+    "held-out": "held-out-5",
 }
 #: Requests that a leak may take to be found.
 WITHIN = 500

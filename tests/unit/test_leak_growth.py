@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from harness.samples import BASE, KB, MB, leaking, sample, series, track
 from rkvisor.supervisor.memory.estimate import estimate
 from rkvisor.supervisor.memory.explained import explain, rare
-from rkvisor.supervisor.memory.growth import envelope, judge, without_steps
+from rkvisor.supervisor.memory.growth import Growth, _is_firm, falls_back, judge, low_points, without_steps
 from rkvisor.supervisor.memory.sample import Mark, Sample, series_of
 from rkvisor.supervisor.memory.search import Policy, _is_curved, search
-from rkvisor.supervisor.memory.slope import theil_sen
+from rkvisor.supervisor.memory.slope import Slope, theil_sen
 from rkvisor.supervisor.memory.thinning import YOUNG, Track, by_age, by_axis, without_spikes
 
 
@@ -118,10 +118,14 @@ def test_of_a_fast_life_few_old_samples_are_kept_and_its_leak_is_found_all_the_s
     assert estimate([sample(n, BASE + 16 * KB * n, at_s=n / 70) for n in ns]).verdict == "leaking"
 
 
-def test_the_envelope_is_everything_without_teeth_and_their_feet_with_them() -> None:
-    assert envelope([1, 2, 3, 4]) == [0, 1, 2, 3]
+def test_low_points_are_all_of_what_rises_and_the_feet_of_teeth() -> None:
+    assert low_points([1, 2, 3, 4]) == [0, 1, 2, 3]
+    assert low_points([]) == []
     toothed = [float(n % 10 * 100 + n) for n in range(50)]
-    assert envelope(toothed)[:4] == [0, 10, 20, 30]
+    assert low_points(toothed)[:4] == [0, 10, 20, 30]
+    assert falls_back(toothed)
+    assert not falls_back([float(n) for n in range(50)])
+    assert not falls_back([])
 
 
 def test_low_points_tell_of_a_leak_only_where_the_teeth_are_smaller_than_what_leaks() -> None:
@@ -132,6 +136,61 @@ def test_low_points_tell_of_a_leak_only_where_the_teeth_are_smaller_than_what_le
 
     assert judge(toothed(1000), "requests", 10).faults == ()
     assert judge(toothed(2000), "requests", 10).faults == ("noise",)
+
+
+def saw(rate: float, height: float, seed: int = 1, period: int = 30, count: int = 450) -> Track:
+    """A leak beneath teeth of an allocator, of unequal lengths."""
+    chance, values, begin, length = random.Random(seed), [], 0, period
+    for n in range(count):
+        if n >= begin + length:
+            begin, length = n, round(period * chance.uniform(0.7, 1.3))
+        values.append(rate * n + height * (n - begin) / period + chance.uniform(0, 20))
+    return track(values)
+
+
+def test_a_leak_beneath_teeth_that_are_too_close_together_shows_in_the_low_points() -> None:
+    found = []
+    for seed in range(40):
+        one = saw(10.0, 1600.0, seed)
+        assert not falls_back(by_axis(one, "requests").values)  # a point is the median of a third of a tooth
+        growth = judge(one, "requests", 10)
+        if not growth.faults:
+            found.append(growth.slope.value)
+    assert len(found) >= 35  # 11 of all points
+    assert found == pytest.approx([10.0] * len(found), rel=0.15)
+
+
+def test_where_the_low_points_are_not_firm_the_doubts_of_all_points_remain() -> None:
+    growth = judge(saw(10.0, 2400.0, seed=13), "requests", 10)
+    assert set(growth.faults) & {"noise", "uneven"}
+
+
+@given(st.integers(0, 10_000), st.integers(5, 60), st.floats(0.0, 5000.0))
+def test_teeth_alone_are_no_leak(seed: int, period: int, height: float) -> None:
+    assert judge(saw(0.0, height, seed, period), "requests", 100).faults
+
+
+def test_low_points_are_firm_if_they_are_straight_and_everywhere() -> None:
+    xs = [float(n) for n in range(101)]
+    low = list(range(0, 101, 5))
+    slope = Slope(10.0, 9.0, 11.0, 0.0)
+    firm = Growth("requests", xs, [10.0 * x for x in xs], slope, (), (), error=100.0, ratio=1.2)
+    assert _is_firm(firm, low)
+    assert not _is_firm(replace(firm, error=150.0), low)
+    assert not _is_firm(replace(firm, steps=((50, 100.0),)), low)
+    assert not _is_firm(replace(firm, ratio=1.4), low)
+    assert not _is_firm(replace(firm, ratio=0.7), low)
+    assert _is_firm(firm, [n for n in low if not 40 < n < 60])
+    assert not _is_firm(firm, [n for n in low if not 35 < n < 60])
+
+
+def test_low_points_that_rise_faster_and_faster_are_a_curve() -> None:
+    def toothed(power: float) -> Track:
+        return track([2400 * (n / 240) ** power + 700 * (n // 12 % 2) for n in range(240)])
+
+    assert falls_back(by_axis(toothed(1.7), "requests").values)
+    assert judge(toothed(1.5), "requests", 10).faults == ()
+    assert judge(toothed(1.7), "requests", 10).faults == ("uneven",)
 
 
 def test_growth_says_why_it_is_no_leak() -> None:
