@@ -10,6 +10,7 @@ from msgspec import Meta
 from rkvisor.protocol.params import Params
 
 MemoryVerdict = Literal["clean", "warming_up", "suspect", "leaking"]
+MemoryLimitKind = Literal["max_rss", "memory_limit", "machine"]
 #: Points of a process's life that an answer holds at most.
 MAX_POINTS = 1000
 #: What no report can see, and says so.
@@ -82,10 +83,17 @@ class MemoryMark(msgspec.Struct, kw_only=True):
     text: str = ""
 
 
+class MemoryChange(msgspec.Struct, kw_only=True):
+    """The verdict became another one.  time: wall clock."""
+
+    time: float
+    verdict: MemoryVerdict
+
+
 class MemoryLife(msgspec.Struct, kw_only=True):
     """One process of a worker.  ending: why it ended, "recycled: …" among others; "" while it lives.
 
-    marks: of this start of rkvisord; one that made a series rise is among its steps, too.
+    marks, verdicts: of this start of rkvisord; a mark that made a series rise is among its steps, too.
     """
 
     pid: int
@@ -94,12 +102,15 @@ class MemoryLife(msgspec.Struct, kw_only=True):
     ending: str
     points: list[MemoryPoint]
     marks: list[MemoryMark] = []
+    verdicts: list[MemoryChange] = []
 
 
 class WorkerMemory(msgspec.Struct, kw_only=True):
     """rss_bytes is what ``ps`` shows; what leaks may be swapped out.  cause: "unknown" where nothing leaks.
 
     growth: bytes by class of mapping while it grew.  uss_bytes: the last that was taken.  notes: what was not seen.
+    limit: what is reached first at this rate, limit_in_s: when; "machine": no memory is free any more.  Where nothing
+    grows it is the smallest that was set.  npu_bytes: what the NPU's driver tells, None where it tells nothing.
     """
 
     name: str
@@ -107,6 +118,7 @@ class WorkerMemory(msgspec.Struct, kw_only=True):
     rss_bytes: int
     swap_bytes: int
     uss_bytes: int | None
+    npu_bytes: int | None
     requests: int
     seconds: float
     verdict: MemoryVerdict
@@ -114,6 +126,7 @@ class WorkerMemory(msgspec.Struct, kw_only=True):
     cause: Literal["runtime", "rkvisor", "unknown"]
     reasons: list[str]
     growth: dict[str, int]
+    limit: MemoryLimitKind | None
     limit_bytes: int | None
     limit_in_s: float | None
     notes: list[str]

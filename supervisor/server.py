@@ -89,9 +89,8 @@ class Server:
         setup.on_configured = sessions.on_configured
         self._asking = Asking(clock, self._fleet, self.pools, sessions.on_configured)
         recycler = Recycler(loop, clock, chance.random, self.pools, available_bytes)
-        self._memory = Memory(
-            loop, clock, config.memory, epoch, self.pools, self._state.store, events, recycler, self._state.memory
-        )
+        rows = self._state.take_memory()
+        self._memory = Memory(loop, clock, config.memory, epoch, self.pools, self._state.store, events, recycler, rows)
         setup.on_done = self._memory.on_call
         self._fleet.on_call_result, self._fleet.on_gone = setup.on_result, self._on_gone
         self._setup = setup

@@ -21,6 +21,7 @@ Worker = dict[str, Any]
 #: Points asked for: a sparkline needs few, a plot more.
 FEW, MANY = 96, 400
 _BARS = "▁▂▃▄▅▆▇█"
+_NOTHING = "–"
 #: A sparkline's width: what is left of the terminal's, within these.
 _NARROW, _WIDE = 8, 48
 _HEAD = ("WORKER", "VERDICT", "RSS", "GROWTH", "CAUSE", "LIMIT IN", "MEMORY")
@@ -30,6 +31,12 @@ SERIES = {
     "file": "mapped files and shared memory, less the model file",
     "dmabuf": "dma-buf buffers",
     "descriptors": "descriptors",
+}
+#: What the limits are, in words.
+LIMITS = {
+    "max_rss": "max_rss",
+    "memory_limit": "memory_limit, which mapped files do not count to",
+    "machine": "all that it holds and that is free now",
 }
 
 
@@ -66,7 +73,7 @@ def _arguments(words: Sequence[str]) -> tuple[str | None, bool, Path | None]:
             is_json = True
         elif word == "--html" or word.startswith("--html="):
             value = word[7:] if "=" in word else rest.pop(0) if rest else ""
-            if not value:
+            if not value or value.startswith("-"):
                 raise ValueError("--html takes the name of the file to write")
             page = Path(value)
         elif word.startswith("-"):
@@ -98,6 +105,8 @@ def _print(workers: Sequence[Worker], *, is_alone: bool) -> None:
     room = shutil.get_terminal_size().columns - sum(widths) - 2 * len(widths)
     room = max(_NARROW, min(_WIDE, room))
     has_bars = _can_print(_BARS)
+    if not _can_print(_NOTHING):
+        rows = [tuple("-" if cell == _NOTHING else cell for cell in row) for row in rows]
     for number, row in enumerate(rows):
         last = row[-1] if number == 0 else sparkline(held(workers[number - 1]), room) if has_bars else ""
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
@@ -137,9 +146,9 @@ def _row(worker: Worker) -> tuple[str, ...]:
         worker["name"],
         worker["verdict"].replace("_", " "),
         amount(worker["rss_bytes"]),
-        growth(series) if series is not None else "–",
-        worker["cause"] if is_accused else "–",
-        duration(worker["limit_in_s"]) if worker["limit_in_s"] is not None else "–",
+        growth(series) if series is not None else _NOTHING,
+        worker["cause"] if is_accused else _NOTHING,
+        duration(worker["limit_in_s"]) if worker["limit_in_s"] is not None else _NOTHING,
         "",
     )
 
@@ -172,8 +181,11 @@ def details(worker: Worker, *, is_alone: bool) -> list[str]:
         if one["explained_by"] is not None:
             lines.append(f"  {'':<12}{_interval(one)}")
         lines += [f"  {'':<12}a step of {amount(step['bytes'])}: {_why(step)}" for step in one["steps"] if is_alone]
+    if worker["npu_bytes"] is not None and is_alone:
+        lines.append(f"  {'NPU':<12}{amount(worker['npu_bytes'])}, as the driver tells")
     if worker["limit_in_s"] is not None:
-        lines.append(f"  {'limit':<12}{amount(worker['limit_bytes'])}, reached in {duration(worker['limit_in_s'])}")
+        kind, in_time = LIMITS[worker["limit"]], duration(worker["limit_in_s"])
+        lines.append(f"  {'limit':<12}{amount(worker['limit_bytes'])} ({kind}), reached in {in_time}")
     if worker["verdict"] in ("suspect", "leaking"):
         lines.append(f"  {'cause':<12}{'; '.join([worker['cause'], *worker['reasons']])}")
     return lines

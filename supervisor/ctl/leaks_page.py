@@ -11,10 +11,12 @@ from html import escape
 from typing import Any
 
 from rkvisor.supervisor.ctl.amounts import amount, duration, growth
-from rkvisor.supervisor.ctl.leaks import SERIES, Worker, worst
+from rkvisor.supervisor.ctl.leaks import LIMITS, SERIES, Worker, worst
 from rkvisor.supervisor.ctl.leaks_plot import Curve, Plot, plot
 from rkvisor.supervisor.ctl.leaks_style import STYLE
 
+#: Plots show at least the last so many seconds, and so many times the life of the process that lives.
+LEAST_S, MOST_LIVES = 3600.0, 8.0
 #: The member of a point that a series is plotted from.
 _COLUMN = {"anon": 3, "file": 4, "dmabuf": 5, "descriptors": 6}
 _TITLES = {
@@ -42,7 +44,8 @@ def render(report: dict[str, Any], now: float | None = None) -> str:
         *(f"<p class=note>{escape(note)}.</p>" for note in notes),
         *(_worker(one) for one in sorted(workers, key=_badness)),
         "<footer><p>Dots: samples. Thick line: the fit, with its interval. Plain RSS is what <code>ps</code> shows; "
-        "a leak may be swapped out of it. Dashed upright line: a process ended. "
+        "a leak may be swapped out of it. Dashed upright line: a process ended, a grey one: it was recycled. "
+        "Thin upright line: from here on it was called leaking. "
         "Dotted upright line: a step that something explains.</p></footer>",
         "</main></body></html>",
     ]
@@ -53,8 +56,17 @@ def _badness(worker: Worker) -> int:
     return -list(_VERDICTS).index(worker["verdict"])
 
 
+def _recent(lives: Sequence[dict[str, Any]], seconds: float) -> list[dict[str, Any]]:
+    """*lives* over the last *seconds*: beside one of last month that of today would be a line's width."""
+    begin = max((life["points"][-1][0] for life in lives if life["points"]), default=0.0) - seconds
+    cut = [life | {"points": [point for point in life["points"] if point[0] >= begin]} for life in lives]
+    return [life for life in cut if life["points"]]
+
+
 def _worker(worker: Worker) -> str:
     verdict = worker["verdict"]
+    everything = worker["lives"]
+    worker = worker | {"lives": _recent(everything, max(LEAST_S, MOST_LIVES * worker["seconds"]))}
     head = (
         f"<h2>{escape(worker['name'])} "
         f'<span class="verdict {verdict}">{_VERDICTS[verdict]}</span></h2><dl>{_facts(worker)}</dl>'
@@ -62,7 +74,7 @@ def _worker(worker: Worker) -> str:
     reasons = "".join(f"<p class=why>{escape(reason)}.</p>" for reason in worker["reasons"])
     shown = [one for one in worker["series"] if _is_shown(worker, one)]
     plots = "".join(_series(worker, one) for one in shown) + _rss(worker)
-    return f"<section>{head}{reasons}<div class=plots>{plots}</div>{_endings(worker)}</section>"
+    return f"<section>{head}{reasons}<div class=plots>{plots}</div>{_past(everything)}</section>"
 
 
 def _facts(worker: Worker) -> str:
@@ -70,11 +82,12 @@ def _facts(worker: Worker) -> str:
     facts = [
         ("RSS", amount(worker["rss_bytes"])),
         ("swapped out", amount(worker["swap_bytes"]) if worker["swap_bytes"] else ""),
+        ("NPU", amount(worker["npu_bytes"]) if worker["npu_bytes"] else ""),
         ("private (USS)", amount(worker["uss_bytes"]) if worker["uss_bytes"] else ""),
         ("process", f"{worker['pid']}, {duration(worker['seconds'])}, {worker['requests']} requests"),
         ("growth", growth(series) if series is not None else ""),
         ("cause", worker["cause"] if worker["verdict"] in ("suspect", "leaking") else ""),
-        ("limit", amount(worker["limit_bytes"]) if worker["limit_bytes"] else ""),
+        ("limit", f"{amount(worker['limit_bytes'])} ({LIMITS[worker['limit']]})" if worker["limit_bytes"] else ""),
         ("limit in", duration(worker["limit_in_s"]) if worker["limit_in_s"] is not None else ""),
     ]
     return "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts if value)
@@ -95,7 +108,7 @@ def _series(worker: Worker, series: dict[str, Any]) -> str:
     drawn = Plot(
         curves=tuple(curves),
         line=tuple((at, value, low, high) for at, value, low, high in series["line"]),
-        ends=tuple(life["ended"] for life in worker["lives"] if life["ended"] is not None),
+        uprights=_uprights(worker),
         steps=tuple(step["time"] for step in series["steps"]),
         is_count=name == "descriptors",
     )
@@ -105,7 +118,7 @@ def _series(worker: Worker, series: dict[str, Any]) -> str:
     verdict = series["verdict"]
     return (
         f'<figure><figcaption><b title="{escape(SERIES[name])}">{_TITLES[name]}</b> '
-        f'<span class="word {verdict}">{_VERDICTS[verdict]}</span>{fit}</figcaption>{plot(drawn)}</figure>'
+        f'<span class="{verdict}">{_VERDICTS[verdict]}</span>{fit}</figcaption>{plot(drawn)}</figure>'
     )
 
 
@@ -113,8 +126,7 @@ def _rss(worker: Worker) -> str:
     curves = tuple(Curve([(point[0], point[2]) for point in life["points"]], "rss") for life in worker["lives"])
     if not curves:
         return ""
-    ends = tuple(life["ended"] for life in worker["lives"] if life["ended"] is not None)
-    drawn = plot(Plot(curves=curves, ends=ends))
+    drawn = plot(Plot(curves=curves, uprights=_uprights(worker)))
     return f"<figure><figcaption><b>Plain RSS</b>, model file included</figcaption>{drawn}</figure>"
 
 
@@ -126,11 +138,26 @@ def _interval(series: dict[str, Any]) -> str:
     return f"{escape(show(series[low]))} to {escape(show(series[high]))}"
 
 
-def _endings(worker: Worker) -> str:
+def _uprights(worker: Worker) -> tuple[tuple[float, str], ...]:
+    """When a process ended, was recycled, or was called leaking, as (time, CSS class)."""
+    found = []
+    for life in worker["lives"]:
+        found += [(one["time"], "accused") for one in life["verdicts"] if one["verdict"] == "leaking"]
+        if life["ended"] is not None:
+            found.append((life["ended"], "recycled" if life["ending"].startswith("recycled") else "end"))
+    return tuple(found)
+
+
+def _past(lives: Sequence[dict[str, Any]]) -> str:
+    """What happened, in order: verdicts and endings."""
+    told = []
+    for life in lives:
+        who = f"process {life['pid'] or 'of an earlier start'}"
+        told += [(one["time"], f"{who}: {_VERDICTS[one['verdict']]}") for one in life["verdicts"]]
+        if life["ended"] is not None:
+            told.append((life["ended"], f"{who} {life['ending'] or 'ended'}"))
     rows = [
-        f"<li><time>{time.strftime('%m-%d %H:%M:%S', time.localtime(life['ended']))}</time> "
-        f"process {life['pid'] or 'of an earlier start'} {escape(life['ending'] or 'ended')}</li>"
-        for life in worker["lives"]
-        if life["ended"] is not None
+        f"<li><time>{time.strftime('%m-%d %H:%M:%S', time.localtime(at))}</time> {escape(text)}</li>"
+        for at, text in sorted(told)
     ]
     return f"<ul>{''.join(rows)}</ul>" if rows else ""

@@ -28,12 +28,12 @@ class Curve:
 class Plot:
     """Values over wall time.  line: (time, value, low, high) along the fit, or nothing.
 
-    ends, steps: upright lines.  is_count: the values are no bytes.
+    uprights: lines, each (time, CSS class).  steps: dotted ones.  is_count: the values are no bytes.
     """
 
     curves: tuple[Curve, ...]
     line: tuple[tuple[float, float, float, float], ...] = ()
-    ends: tuple[float, ...] = ()
+    uprights: tuple[tuple[float, str], ...] = ()
     steps: tuple[float, ...] = ()
     is_count: bool = False
 
@@ -85,7 +85,7 @@ def plot(drawn: Plot) -> str:
     """The figure's inside."""
     frame = _Frame(drawn)
     parts = [_line(0, frame.y(level), WIDTH, frame.y(level), "grid") for level in frame.levels()]
-    parts += [_line(frame.x(at), 0, frame.x(at), HEIGHT, "end") for at in drawn.ends]
+    parts += [_line(frame.x(at), 0, frame.x(at), HEIGHT, kind) for at, kind in drawn.uprights]
     parts += [_line(frame.x(at), 0, frame.x(at), HEIGHT, "step") for at in drawn.steps]
     parts += _fit(frame, drawn)
     for curve in drawn.curves:

@@ -35,7 +35,9 @@ svg *{vector-effect:non-scaling-stroke;fill:none}
 .rss{stroke:var(--soft);stroke-width:1}
 .fit{stroke:var(--fit);stroke-width:2}
 svg .band{fill:var(--fit);opacity:.22}
-.end{stroke:var(--leaking);stroke-width:1.5;stroke-dasharray:6 4}
+.end,.recycled{stroke:var(--leaking);stroke-width:1.5;stroke-dasharray:6 4}
+.recycled{stroke:var(--soft)}
+.accused{stroke:var(--leaking);stroke-width:1}
 .step{stroke:var(--soft);stroke-width:1;stroke-dasharray:2 3}
 ul{margin:14px 0 0;padding-left:18px;font-size:.88rem;color:var(--soft)}
 time{font-variant-numeric:tabular-nums;color:var(--text)}

@@ -5,6 +5,7 @@ A status command must be cheap, so everything is imported only when the verb is 
 
 from __future__ import annotations
 
+import io
 import sys
 from getopt import GetoptError, getopt
 
@@ -62,6 +63,8 @@ def _help(names: list[str]) -> int:
 
 
 def _run(verb: str, names: list[str], server: str | None, config: str | None) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter must not cost the answer
     from rkvisor.client.endpoint import ADMIN, find
     from rkvisor.client.errors import BadEndpoint, NoEndpoint
 

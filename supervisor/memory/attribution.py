@@ -65,7 +65,7 @@ def _worst(report: Report) -> SeriesEstimate | None:
 
 
 def _compared(looks: Sequence[Look], since_s: float) -> tuple[Look, Look] | None:
-    """The looks furthest apart since the growth began, else the last two, with requests between them."""
+    """The looks furthest apart since the growth began that have requests between them, else the last two."""
     if len(looks) < 2:
         return None
     last = looks[-1]

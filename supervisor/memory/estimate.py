@@ -13,6 +13,7 @@ from typing import Literal
 
 from rkvisor.supervisor.memory.explained import Step, explain, rare
 from rkvisor.supervisor.memory.growth import Growth, judge
+from rkvisor.supervisor.memory.limits import Limit, soonest
 from rkvisor.supervisor.memory.sample import SERIES, Mark, Sample, series_of
 from rkvisor.supervisor.memory.search import Policy, best, search, weak
 from rkvisor.supervisor.memory.slope import Slope
@@ -66,7 +67,7 @@ class SeriesEstimate:
 class Report:
     """What is known of one process.  cause: "runtime", "rkvisor" or "unknown"; the estimate itself does not know.
 
-    limit_in_s: seconds until anonymous and file memory reach the limit at this rate, None where they never do.
+    limit, limit_in_s: the limit that is reached first at this rate, and in how many seconds; None where none ever is.
     """
 
     verdict: Verdict
@@ -76,15 +77,16 @@ class Report:
     span_s: float
     samples: int
     cause: str = "unknown"
+    limit: Limit | None = None
     limit_in_s: float | None = None
 
 
 def estimate(
-    samples: Sequence[Sample], marks: Sequence[Mark] = (), limit_bytes: int | None = None, policy: Policy | None = None
+    samples: Sequence[Sample], marks: Sequence[Mark] = (), limits: Sequence[Limit] = (), policy: Policy | None = None
 ) -> Report:
     """Judge one process by its *samples*, oldest first.
 
-    marks: what happened in its life.  limit_bytes: where it ends badly (max_rss, a memory limit), None for nowhere.
+    marks: what happened in its life.  limits: where it ends badly.
     """
     policy = policy or Policy()
     if not samples:
@@ -93,6 +95,7 @@ def estimate(
     marks = rare(seen, marks)
     series = tuple(_series(seen, marks, name, policy) for name in SERIES)
     last = samples[-1]
+    limit, limit_in_s = soonest(last, _rates(series), limits) or (None, None)
     return Report(
         verdict=max((one.verdict for one in series), key=VERDICTS.index),
         series=series,
@@ -100,7 +103,8 @@ def estimate(
         requests=last.requests,
         span_s=last.at_s - samples[0].at_s,
         samples=len(samples),
-        limit_in_s=_limit_in_s(last, series, limit_bytes),
+        limit=limit,
+        limit_in_s=limit_in_s,
     )
 
 
@@ -110,15 +114,10 @@ def _settled(samples: Sequence[Sample]) -> Sequence[Sample]:
     return idle if 2 * len(idle) >= len(samples) else samples
 
 
-def _limit_in_s(last: Sample, series: Sequence[SeriesEstimate], limit_bytes: int | None) -> float | None:
-    rate = sum(
-        one.per_hour.value
-        for one in series
-        if one.name in ("anon", "file") and one.verdict in ("suspect", "leaking") and one.per_hour.value > 0
-    )
-    if limit_bytes is None or rate <= 0:
-        return None
-    return max(0.0, (limit_bytes - last.rss_bytes - last.swap_bytes) / rate * _HOUR_S)
+def _rates(series: Sequence[SeriesEstimate]) -> dict[str, float]:
+    """Bytes a second of the series that grow."""
+    grow = [one for one in series if one.verdict in ("suspect", "leaking")]
+    return {one.name: one.per_hour.value / _HOUR_S for one in grow}
 
 
 def _series(samples: Sequence[Sample], marks: Sequence[Mark], name: str, policy: Policy) -> SeriesEstimate:

@@ -39,9 +39,11 @@ SPREAD = 0.25
 #: Where only the low points count, the spread of all around the line is at most this share of it, and the later half
 #: grows at most so many times as fast as the earlier.
 TEETH, STEEPENS = 0.6, 2.0
-#: Where teeth are too close together to be seen, the low points count if they spread around the line by this share of
-#: the growth, leave no wider gap than this share of the stretch, and its halves differ by less than this factor.
-FIRM, WIDEST, STRAIGHT = 0.14, 0.22, 1.33
+#: A line is straight if the rates of its halves differ by less than this factor.
+ALIKE = 1.33
+#: Where teeth are too close together to be seen, low points count if they spread around a straight line by this share
+#: of the growth, and leave no wider gap than this share of where they lie.
+FIRM, WIDEST = 0.14, 0.22
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def _is_firm(floor: Growth, low: Sequence[int]) -> bool:
         not floor.steps
         and widest <= WIDEST * (xs[-1] - xs[0])
         and floor.error <= FIRM * floor.amount
-        and 1 / STRAIGHT <= floor.ratio <= STRAIGHT
+        and 1 / ALIKE <= floor.ratio <= ALIKE
     )
 
 

@@ -18,8 +18,8 @@ from rkvisor.supervisor.memory.sieve import Sieve
 
 #: Lives of one worker, the one that lasts included; and the samples that are kept of one that ended.
 LIVES, ENDED = 8, 120
-#: Of one life: marks, and looks at its mappings.
-MARKS, LOOKS = 64, 16
+#: Of one life: marks, looks at its mappings, and changes of the verdict.
+MARKS, LOOKS, CHANGES = 64, 16, 32
 
 #: The name under which rkvisord watches itself.
 SUPERVISOR = "rkvisord"
@@ -81,7 +81,10 @@ class Look:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Life:
-    """worker: "demo:0", or "rkvisord".  began_s, ended_s: monotonic; None while it lasts.  ending: why it ended."""
+    """worker: "demo:0", or "rkvisord".  began_s, ended_s: monotonic; None while it lasts.  ending: why it ended.
+
+    verdicts: what was said of it since when, monotonic.
+    """
 
     worker: str
     process: str
@@ -92,6 +95,7 @@ class Life:
     sieve: Sieve[bytes] = field(default_factory=Sieve)
     marks: deque[Mark] = field(default_factory=lambda: deque(maxlen=MARKS))
     looks: list[Look] = field(default_factory=list)
+    verdicts: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=CHANGES))
     last: Sample | None = None
 
     @property

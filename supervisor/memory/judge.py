@@ -6,7 +6,7 @@ times as long as it took, whoever else waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from time import thread_time
 
@@ -14,6 +14,7 @@ from rkvisor.supervisor.clock import Clock
 from rkvisor.supervisor.memory.attribution import Attribution, attribute
 from rkvisor.supervisor.memory.estimate import Report, estimate
 from rkvisor.supervisor.memory.history import Life
+from rkvisor.supervisor.memory.limits import Limit
 from rkvisor.supervisor.memory.standing import Standing, settle
 
 #: A life is estimated anew after so many requests, but not twice within so many seconds; else after so many seconds.
@@ -34,14 +35,17 @@ class Judgement:
 
 
 class Judge:
-    """limit_bytes: of a worker, by its name; None for none.  on_verdict: told of a life whose verdict changed, and what
-    it was before.  Everything happens in the sampler's thread."""
+    """limits: of a life, now.  on_verdict: told of a life whose verdict changed, and what it was before.  Everything
+    happens in the sampler's thread."""
 
     def __init__(
-        self, clock: Clock, limit_bytes: Callable[[str], int | None], on_verdict: Callable[[Life, Judgement, str], None]
+        self,
+        clock: Clock,
+        limits: Callable[[Life], Sequence[Limit]],
+        on_verdict: Callable[[Life, Judgement, str], None],
     ):
         self._clock = clock
-        self._limit_bytes = limit_bytes
+        self._limits = limits
         self._on_verdict = on_verdict
         self._known: dict[Life, Judgement] = {}
         self._due: dict[Life, None] = {}
@@ -72,14 +76,16 @@ class Judge:
     def judge(self, life: Life) -> Judgement:
         """Estimate *life* now."""
         known = self.of(life)
-        limit = self._limit_bytes(life.worker)
-        report = estimate(life.samples(), list(life.marks), limit)
+        report = estimate(life.samples(), list(life.marks), self._limits(life))
         found = attribute(report, life.looks, is_worker=life.is_worker)
         before = known.standing.verdict
         known.standing = settle(known.standing, report.verdict, report.requests, report.at_s)
+        if known.standing.verdict == "leaking" and not found.reasons:
+            found = known.attribution  # the verdict outlives an estimate in which nothing grew for a moment
         known.report, known.attribution = replace(report, cause=found.cause), found
         known.at_s, known.requests = self._clock.monotonic(), report.requests
         if known.standing.verdict != before:
+            life.verdicts.append((known.at_s, known.standing.verdict))
             self._on_verdict(life, known, before)
         return known
 

@@ -64,10 +64,17 @@ class Probe:
             os.close(fd)
 
     def descriptors(self) -> Descriptors:
-        """Every descriptor looked at: some microseconds each.  One that is closed meanwhile is passed over."""
+        """Every descriptor looked at: some microseconds each.  One that is closed meanwhile is passed over.
+
+        Of a process whose descriptors may not be read, ``dmabuf_bytes`` is None.
+        """
         kinds: dict[str, int] = {}
         texts = []
-        for number in self._list("fd"):
+        try:
+            numbers = self._list("fd")
+        except PermissionError:
+            return Descriptors(dmabuf_bytes=None)
+        for number in numbers:
             with contextlib.suppress(FileNotFoundError):
                 kind = classify_descriptor(os.readlink(f"fd/{number}", dir_fd=self._folder))
                 kinds[kind] = kinds.get(kind, 0) + 1

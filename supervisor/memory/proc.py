@@ -18,7 +18,7 @@ _MAPPING = re.compile(
     re.MULTILINE,
 )
 _FDINFO = re.compile(
-    rb"^(ino|size|drm-client-id|drm-total-\w+|drm-memory-\w+):\s*(\S+)(?:[ \t]+(KiB|MiB))?", re.MULTILINE
+    rb"^(ino|size|drm-client-id|drm-total-[\w-]+|drm-memory-[\w-]+):\s*(\S+)(?:[ \t]+(KiB|MiB))?", re.MULTILINE
 )
 _UNITS = {b"": 1, b"KiB": 1024, b"MiB": 1024 * 1024}
 
@@ -137,7 +137,7 @@ class Descriptors:
     """All of a process's descriptors.  kinds: how many of each kind.  dmabuf_bytes, npu_bytes: see ``Sample``."""
 
     kinds: dict[str, int] = field(default_factory=dict)
-    dmabuf_bytes: int = 0
+    dmabuf_bytes: int | None = 0
     npu_bytes: int | None = None
 
 
@@ -153,7 +153,9 @@ def buffers_of(fdinfos: Iterable[bytes]) -> tuple[int, int | None]:
         if b"size" in found and found[b"size"][0].isdigit():
             key = found[b"ino"][0] if b"ino" in found else b"%d" % len(buffers)
             buffers[key] = int(found[b"size"][0])
-        told = _drm_bytes(found, b"drm-total-") or _drm_bytes(found, b"drm-memory-")
+        told = _drm_bytes(found, b"drm-total-")
+        if told is None:
+            told = _drm_bytes(found, b"drm-memory-")
         if told is not None:
             client = found[b"drm-client-id"][0] if b"drm-client-id" in found else b"?%d" % len(clients)
             clients[client] = told
@@ -161,5 +163,7 @@ def buffers_of(fdinfos: Iterable[bytes]) -> tuple[int, int | None]:
 
 
 def _drm_bytes(found: dict[bytes, tuple[bytes, bytes]], prefix: bytes) -> int | None:
-    told = [int(value) * _UNITS[unit] for key, (value, unit) in found.items() if key.startswith(prefix)]
+    told = [
+        int(value) * _UNITS[unit] for key, (value, unit) in found.items() if key.startswith(prefix) and value.isdigit()
+    ]
     return sum(told) if told else None

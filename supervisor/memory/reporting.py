@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from rkvisor.protocol.memory import (
     BLIND_SPOT,
+    MemoryChange,
     MemoryLife,
     MemoryMark,
     MemoryPoint,
@@ -21,6 +22,7 @@ from rkvisor.protocol.memory import (
 from rkvisor.supervisor.memory.estimate import Report, SeriesEstimate
 from rkvisor.supervisor.memory.history import SUPERVISOR, History, Life
 from rkvisor.supervisor.memory.judge import Judgement
+from rkvisor.supervisor.memory.limits import Limit, configured
 from rkvisor.supervisor.memory.sample import SERIES, Sample, series_of
 
 T = TypeVar("T")
@@ -29,35 +31,38 @@ T = TypeVar("T")
 def report(
     history: History,
     judge: Callable[[Life], Judgement],
-    limit_bytes: Callable[[str], int | None],
+    limits: Callable[[Life], Sequence[Limit]],
     *,
     worker: str | None,
     points: int,
 ) -> MemoryReport:
     """Of all workers that have a process, or of *worker* alone.
 
-    judge: what is known of a life.  limit_bytes: of a worker.  points: of each life, 0 leaves lives out.
+    judge: what is known of a life.  limits: of one, now.  points: of each life, 0 leaves lives out.
     """
     rows = []
     for name in sorted(history.workers(), key=lambda one: (one == SUPERVISOR, one)):
         life = history.current(name)
         if worker in (None, name) and life is not None and life.last is not None:
-            lives = [_life(one, points) for one in history.lives(name)] if points else []
-            rows.append(_worker(life, life.last, judge(life), limit_bytes(name), lives))
+            seen = [one for one in history.lives(name) if one.last is not None]
+            lives = [_life(one, points) for one in seen] if points else []
+            rows.append(_worker(life, life.last, judge(life), limits(life), lives))
     return MemoryReport(workers=rows)
 
 
 def _worker(
-    life: Life, last: Sample, known: Judgement, limit_bytes: int | None, lives: list[MemoryLife]
+    life: Life, last: Sample, known: Judgement, limits: Sequence[Limit], lives: list[MemoryLife]
 ) -> WorkerMemory:
     found = known.report
     is_accused = known.standing.verdict in ("suspect", "leaking")
+    limit = found.limit if found is not None and found.limit is not None else configured(limits)
     # A standing verdict outlives the estimate that was made when nothing leaked for a moment.
     return WorkerMemory(
         name=life.worker,
         pid=life.pid,
         rss_bytes=last.rss_bytes,
         swap_bytes=last.swap_bytes,
+        npu_bytes=last.npu_bytes,
         uss_bytes=next((look.mappings.uss_bytes for look in reversed(life.looks) if look.mappings.uss_bytes), None),
         requests=last.requests,
         seconds=round(last.at_s - life.began_s, 3),
@@ -66,7 +71,8 @@ def _worker(
         cause=found.cause if found is not None and is_accused else "unknown",  # type: ignore[arg-type]
         reasons=list(known.attribution.reasons) if is_accused else [],
         growth=dict(known.attribution.growth) if is_accused else {},
-        limit_bytes=limit_bytes,
+        limit=limit.kind if limit is not None else None,
+        limit_bytes=limit.bytes if limit is not None else None,
         limit_in_s=round(found.limit_in_s, 1) if found is not None and found.limit_in_s is not None else None,
         notes=_notes(life, last),
         lives=lives,
@@ -147,6 +153,7 @@ def _life(life: Life, points: int) -> MemoryLife:
             for one in kept
         ],
         marks=[MemoryMark(time=one.at_s + offset, kind=one.kind, text=one.text) for one in marks],
+        verdicts=[MemoryChange(time=at_s + offset, verdict=said) for at_s, said in life.verdicts if kept],  # type: ignore[arg-type]
     )
 
 

@@ -56,6 +56,7 @@ class _Watched:
     look_step_s: float = FIRST_LOOK_S
     thorough_s: float = 0.0
     count: int = -1
+    is_denied: bool = False
     descriptors: Descriptors = field(default_factory=Descriptors)
     mappings: Mappings | None = None
 
@@ -97,7 +98,7 @@ class Sampler:
         self._todo.put(action)
 
     def rested(self, targets: Sequence[Target]) -> None:
-        """A request of each of *targets* was done just now: sample them."""
+        """Requests of *targets* were done a moment ago: sample them."""
         self._todo.put(lambda: self._sample_all(targets))
 
     def gone(self, process: str, ending: str, tell: Callable[[Life], None]) -> None:
@@ -147,10 +148,17 @@ class Sampler:
 
     def _end(self, process: str, ending: str, tell: Callable[[Life], None]) -> None:
         watched = self._watched.get(process)
+        life = watched.life if watched is not None else self._unended(process)
         if watched is not None:
-            watched.life.ending = ending
             self._forget(process)
-            tell(watched.life)
+        if life is not None:
+            life.ending = ending
+            tell(life)
+
+    def _unended(self, process: str) -> Life | None:
+        """The life of one that left the roster before it was gone, as the old process of a recycling does."""
+        lives = (life for worker in self._history.workers() for life in self._history.lives(worker))
+        return next((life for life in lives if life.process == process and not life.ending), None)
 
     def _end_others(self, worker: str) -> None:
         """Another process fills *worker* now."""
@@ -190,6 +198,11 @@ class Sampler:
             return
         try:
             sample = self._read(target, watched)
+        except PermissionError as error:
+            if not watched.is_denied:
+                logger.warning("{}: cannot watch the memory of process {}: {}", target.worker, target.pid, error)
+                watched.is_denied = True
+            return
         except (OSError, ValueError):  # it is gone, or its page is closed
             return
         if sample is not None:
@@ -252,12 +265,13 @@ class Sampler:
         if is_thorough:
             watched.mappings, watched.thorough_s = found, now_s + self._look_interval_s
         told = target.page.accounts() if target.page is not None else None
+        watched.descriptors = watched.probe.descriptors()
         watched.life.add_look(
             Look(
                 at_s=now_s,
                 requests=requests,
                 mappings=found,
-                descriptors=watched.probe.descriptors().kinds,
+                descriptors=watched.descriptors.kinds,
                 buffers_bytes=told.buffers_bytes if told is not None else None,
                 python_blocks=told.python_blocks if told is not None else None,
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rkvisor.supervisor.memory.growth import PERSISTENT, Growth, judge
+from rkvisor.supervisor.memory.growth import ALIKE, PERSISTENT, Growth, judge
 from rkvisor.supervisor.memory.thinning import Track, first_from
 
 #: A stretch that rises at less than this share of the rate just before it is the tail of a curve that flattens.
@@ -19,8 +19,6 @@ SHORT, NEW = 1 / 3, 0.5
 #: A stretch with little before it has at least this share of the life, or of its samples, and rises in its later half
 #: at least at this share of the earlier half's rate.
 WHOLE, STRAIGHT = 0.75, 0.8
-#: A longer stretch tells the slope better if its halves differ by less than this factor.
-ALIKE = 1.33
 #: What takes longer than so many times the shortest stretch to grow by the least is slow, as pools are that fill: so
 #: many times the least must have been seen of it.
 SLOW, PATIENT = 2.0, 2.0
@@ -104,7 +102,7 @@ def _is_early(part: Track, growth: Growth, policy: Policy, least: float) -> bool
 
 
 def _longest(track: Track, begin: int, growth: Growth, policy: Policy, least: float) -> Growth:
-    """The longest stretch around *growth* that is as straight: it tells the slope better."""
+    """The longest stretch around *growth* that is straight and fits as well: it tells the slope better."""
     for earlier in (0, *_stretches(track, policy)):
         if earlier >= begin:
             break

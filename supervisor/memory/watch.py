@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from loguru import logger
 
-from rkvisor.protocol.errors import InvalidParams
+from rkvisor.protocol.errors import InternalError, InvalidParams
 from rkvisor.protocol.memory import MemoryParams
 from rkvisor.protocol.nearest import no_such
 from rkvisor.supervisor.clock import Clock
@@ -23,12 +23,14 @@ from rkvisor.supervisor.front.replies import Reply
 from rkvisor.supervisor.memory import reporting
 from rkvisor.supervisor.memory.history import SUPERVISOR, History, Life, pack, past
 from rkvisor.supervisor.memory.judge import Judge, Judgement
+from rkvisor.supervisor.memory.limits import Limit
 from rkvisor.supervisor.memory.pace import Pace
+from rkvisor.supervisor.memory.probe import available_bytes
 from rkvisor.supervisor.memory.sample import Mark, Sample
 from rkvisor.supervisor.memory.sampler import STANDBY, Sampler, Target
 from rkvisor.supervisor.store.database import Store
 from rkvisor.supervisor.store.memory_rows import MemoryRow
-from rkvisor.supervisor.workers.pool import Pool
+from rkvisor.supervisor.workers.pool import Pool, resolve_builtin
 from rkvisor.supervisor.workers.processes import Process
 from rkvisor.supervisor.workers.recycler import Recycler
 from rkvisor.supervisor.workers.slot import Slot
@@ -65,7 +67,7 @@ class Memory:
         self._recycler = recycler
         now_s = clock.monotonic()
         self.history = History(past([(r.worker, r.process, r.kind, r.body, r.age_s) for r in rows], now_s))
-        self.judge = Judge(clock, self._limit_bytes, self._on_verdict)
+        self.judge = Judge(clock, self._limits, self._on_verdict)
         self._sampler = Sampler(
             clock,
             self.history,
@@ -74,9 +76,11 @@ class Memory:
             interval_s=section.interval_s,
             look_interval_s=section.look_interval_s,
         )
+        self._paths = {name: os.path.realpath(resolve_builtin(pool.section.path)) for name, pool in pools.items()}
         self._pace = Pace(section.request_interval_s)
         self._resting: list[Target] = []
         self._stored_s: dict[str, float] = {}
+        self._told: dict[str, bool] = {}  # whether the last of a process that the recycler was told of was due
         self._pruned_s = now_s
         for pool in pools.values():
             pool.dispatcher.on_rest = self.on_rest
@@ -89,24 +93,27 @@ class Memory:
         """No sample any more."""
         self._sampler.close()
 
-    def ask(self, question: Callable[[], Any], tell: Callable[[Any], None]) -> None:
-        """Let the sampler's thread answer *question*, where history and judge may be read; *tell* on the loop."""
-        self._sampler.put(lambda: self._post(tell, question()))
-
     def report(self, params: MemoryParams, reply: Reply) -> None:
         """``memory.report``.  Raises InvalidParams for a worker that there is not."""
         names = [slot.name for pool in self._pools.values() for slot in pool.slots]
-        if params.worker is not None and params.worker not in (*names, SUPERVISOR):
+        names.append(SUPERVISOR)
+        names += [self._standby(name, one) for name, pool in self._pools.items() for one in pool.standbys]
+        if params.worker is not None and params.worker not in names:
             raise InvalidParams(f"cannot report on {params.worker!r}: {no_such('worker', params.worker, names)}")
-        self.ask(lambda: self._answer(params), reply.result)
+        self._sampler.put(lambda: self._answer(params, reply))
 
-    def _answer(self, params: MemoryParams) -> bytes:
-        """In the sampler's thread; of a sample that is taken now."""
-        self._sampler.tick()
-        found = reporting.report(
-            self.history, self.judge.of, self._limit_bytes, worker=params.worker, points=params.points
-        )
-        return msgspec.json.encode(found)
+    def _answer(self, params: MemoryParams, reply: Reply) -> None:
+        """In the sampler's thread, where history and judge may be read."""
+        try:
+            self._sampler.tick()
+            found = reporting.report(
+                self.history, self.judge.of, self._limits, worker=params.worker, points=params.points
+            )
+            self._post(reply.result, msgspec.json.encode(found))
+        except Exception as error:  # whoever asked must not wait for ever
+            logger.exception("cannot report on the memory")
+            told = InternalError(f"cannot report on the memory: {type(error).__name__}: {error}")
+            self._post(reply.error, msgspec.json.encode(told.to_object(self._clock.wall())))
 
     def _post(self, act: Callable[..., None], *details: Any) -> None:
         if not self._loop.is_closed():
@@ -124,7 +131,7 @@ class Memory:
         if self._pace.admit(process.incarnation, self._clock.monotonic()):
             if not self._resting:
                 self._loop.call_later(self._pace.gap_s, self._sample_resting)
-            self._resting.append(self._target(slot.name, slot.section.path, process))
+            self._resting.append(self._target(slot.name, slot.model, process))
 
     def _sample_resting(self) -> None:
         resting, self._resting = self._resting, []
@@ -175,29 +182,39 @@ class Memory:
             if life.process == process:
                 life.marks.append(mark)
 
-    def _target(self, worker: str, path: str, process: Process) -> Target:
+    @staticmethod
+    def _standby(model: str, process: Process) -> str:
+        """The name of a process that waits to become a worker."""
+        return f"{model}{STANDBY}{process.incarnation}"
+
+    def _target(self, worker: str, model: str, process: Process) -> Target:
         name = f"{self._epoch}:{process.incarnation}"
-        return Target(worker, name, process.pid, process.page, model=path)
+        return Target(worker, name, process.pid, process.page, model=self._paths[model])
 
     def _roster(self) -> Iterator[Target]:
         requests = 0
         for name, pool in self._pools.items():
-            path = pool.section.path
             for slot in pool.slots:
                 requests += slot.requests
                 process = slot.process
                 if process is not None and process.ready is not None:
-                    yield self._target(slot.name, path, process)
+                    yield self._target(slot.name, name, process)
             for process in list(pool.standbys):
                 if process.ready is not None:
-                    yield self._target(f"{name}{STANDBY}{process.incarnation}", path, process)
+                    yield self._target(self._standby(name, process), name, process)
         yield Target(SUPERVISOR, f"{self._epoch}:0", os.getpid(), requests=requests)
 
-    def _limit_bytes(self, worker: str) -> int | None:
-        pool = self._pools.get(worker.partition(":")[0])
-        if pool is None:
-            return None
-        return int(pool.section.max_rss) or int(pool.section.memory_limit) or None
+    def _limits(self, life: Life) -> list[Limit]:
+        pool = self._pools.get(life.worker.partition(":")[0])
+        section = pool.section if pool is not None else None
+        found = []
+        if section is not None and section.max_rss:
+            found.append(Limit("max_rss", int(section.max_rss)))
+        if section is not None and section.memory_limit:
+            found.append(Limit("memory_limit", int(section.memory_limit)))
+        if life.last is not None and (free := available_bytes()):
+            found.append(Limit("machine", life.last.rss_bytes + life.last.swap_bytes + free))
+        return found
 
     def _on_sample(self, life: Life, target: Target, sample: Sample) -> None:
         now_s = sample.at_s
@@ -208,19 +225,22 @@ class Memory:
         elif not life.is_worker:
             self._keep(life, sample)
             self.judge.forget(lambda one: one in self.history.lives(one.worker))
+            lasting = {one.process for one in self.history.lasting()}
+            self._told = {process: is_due for process, is_due in self._told.items() if process in lasting}
             if now_s - self._pruned_s >= PRUNE_S:
                 self._pruned_s = now_s
                 self._store.prune_memory()
         self.judge.sampled(life)
 
     def _check(self, model: str, life: Life, sample: Sample) -> None:
-        """Tell the recycler, if that may be of interest to it."""
+        """Tell the recycler, if that may be of interest to it: of what is new, of what is due and of what was."""
         section = self._pools[model].section
-        held = sample.rss_bytes + sample.swap_bytes
-        limit = int(section.max_rss)
-        is_first = len(life.sieve) == 1
-        if is_first or (limit and held > limit * (1 - section.recycle_jitter)):
+        held, limit = sample.rss_bytes + sample.swap_bytes, int(section.max_rss)
+        is_leaking = section.recycle_on_leak and self.judge.of(life).standing.verdict == "leaking"
+        is_due = is_leaking or (limit > 0 and held > limit * (1 - section.recycle_jitter))
+        if is_due or self._told.get(life.process, True):
             self._post(self._recycler.sampled, model, int(life.process.rpartition(":")[2]), held)
+        self._told[life.process] = is_due
 
     def _keep(self, life: Life, sample: Sample) -> None:
         if sample.at_s - self._stored_s.get(life.worker, -STORE_S) >= STORE_S:

@@ -16,6 +16,7 @@ from rkvisor.supervisor.requests.admission import Requests
 from rkvisor.supervisor.requests.breaker import Breaker, Circuit
 from rkvisor.supervisor.requests.deadletters import DeadLetters
 from rkvisor.supervisor.store.database import Store
+from rkvisor.supervisor.store.memory_rows import MemoryRow
 from rkvisor.supervisor.store.stamps import Stamp
 from rkvisor.supervisor.workers.pool import Pool
 
@@ -37,13 +38,18 @@ class State:
             loop.call_soon_threadsafe,
         )
         self._snapshot = snapshot = store.load(section.poison_ttl_s)
-        self.memory = snapshot.memory
         now_s = clock.monotonic()
         for digest, left_s in snapshot.quarantine.items():
             requests.quarantine.add(digest, now_s, left_s)
         self.crashes = Crashes(loop, clock, store, events, section.fault_window_s, snapshot.groups)
         self.letters = DeadLetters(clock, store, requests.quarantine, store_prompts=section.store_prompts)
         requests.on_poison = self.letters.add
+
+    def take_memory(self) -> list[MemoryRow]:
+        """The history of memory that was stored, oldest first.  Only once: it is large."""
+        rows = self._snapshot.memory
+        self._snapshot = replace(self._snapshot, memory=[])
+        return rows
 
     def attach(self, pools: dict[str, Pool]) -> None:
         """Hear of deaths and of circuits, and open again those that were open."""

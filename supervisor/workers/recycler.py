@@ -22,8 +22,9 @@ PAUSE_S, RETRY_S = 0.5, 30.0
 
 @dataclass(slots=True)
 class _Known:
-    """Of one process.  loaded_bytes: what it held when it was new.  why: it is being recycled."""
+    """Of one process of *model*.  loaded_bytes: what it held when it was new.  why: it is being recycled."""
 
+    model: str
     draw: float
     held_bytes: int = 0
     loaded_bytes: int = 0
@@ -68,27 +69,34 @@ class Recycler:
             self._look(slot.model)
 
     def sampled(self, model: str, incarnation: int, held_bytes: int) -> None:
-        """A process of *model* holds so much."""
-        known = self._of(incarnation)
+        """A worker's process of *model* holds so much.  What is due and was not done at once is done now."""
+        if not self._is_there(model, incarnation):
+            return
+        known = self._of(model, incarnation)
         known.loaded_bytes = known.loaded_bytes or held_bytes
         known.held_bytes = held_bytes
-        if self._limits[model].max_rss_bytes:
-            self._look(model)
+        self._look(model)
 
     def judged(self, model: str, incarnation: int, *, is_leaking: bool) -> None:
-        """The verdict on a process changed."""
-        self._of(incarnation).is_leaking = is_leaking
-        self._look(model)
+        """The verdict on a worker's process changed."""
+        if self._is_there(model, incarnation):
+            self._of(model, incarnation).is_leaking = is_leaking
+            self._look(model)
+
+    def _is_there(self, model: str, incarnation: int) -> bool:
+        """Whether the process still is: what the sampler's thread tells may come later than its end."""
+        processes = [slot.process for slot in self._pools[model].slots]
+        return any(one is not None and one.incarnation == incarnation for one in processes)
 
     def on_gone(self, process: Process) -> str:
         """*process* is gone.  Returns why it was recycled, "" if it was not."""
         known = self._known.pop(process.incarnation, None)
         return known.why if known is not None else ""
 
-    def _of(self, incarnation: int) -> _Known:
+    def _of(self, model: str, incarnation: int) -> _Known:
         known = self._known.get(incarnation)
         if known is None:
-            known = self._known[incarnation] = _Known(self._draw())
+            known = self._known[incarnation] = _Known(model, self._draw())
         return known
 
     def _look(self, model: str) -> None:
@@ -104,7 +112,7 @@ class Recycler:
         process = slot.process
         if process is None or slot.phase is not Phase.RUNNING:
             return Use(requests=0, held_bytes=0, age_s=0.0, is_leaking=False, is_able=False, draw=0.0)
-        known = self._of(process.incarnation)
+        known = self._of(slot.model, process.incarnation)
         return Use(
             requests=process.page.rested().served,
             held_bytes=known.held_bytes,
@@ -115,9 +123,10 @@ class Recycler:
         )
 
     def _begin(self, pool: Pool, slot: Slot, why: str) -> None:
-        needs = [known.loaded_bytes for known in self._known.values()]
         assert slot.process is not None
-        needed = self._of(slot.process.incarnation).loaded_bytes or max(needs, default=0)
+        known = self._of(slot.model, slot.process.incarnation)
+        others = [one.loaded_bytes for one in self._known.values() if one.model == slot.model]
+        needed = known.loaded_bytes or max(others, default=0)
         has_failed = self._clock.monotonic() - self._failed_s.get(pool.name, -RETRY_S) < RETRY_S
         is_free = has_room(
             free_bytes=self._free_bytes(),
@@ -125,7 +134,7 @@ class Recycler:
             has_standby=any(one.ready is not None for one in pool.standbys),
             has_failed=has_failed,
         )
-        slot.recycling = self._of(slot.process.incarnation).why = why
+        slot.recycling = known.why = why
         in_the_way = "the last replacement failed to load" if has_failed else "no room for two"
         how = "its replacement loads first" if is_free else f"it is stopped first: {in_the_way}"
         logger.info("{}: process {} is recycled: {}; {}", slot.name, slot.pid, why, how)

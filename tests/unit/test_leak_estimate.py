@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from harness.samples import BASE, KB, MB, leaking, sample, series, track
 from rkvisor.supervisor.memory.estimate import _grows, estimate
 from rkvisor.supervisor.memory.growth import judge
+from rkvisor.supervisor.memory.limits import Limit
 from rkvisor.supervisor.memory.sample import Mark, series_of
 
 # Samples and series.
@@ -188,10 +189,10 @@ def test_what_a_mark_or_a_longer_context_explains_is_told_and_is_no_leak() -> No
 def test_the_limit_is_reached_when_the_rest_of_it_has_leaked() -> None:
     samples = leaking(16 * KB)
     rest_s = (100 * MB - samples[-1].rss_bytes) / (16 * KB)
-    assert estimate(samples, limit_bytes=100 * MB).limit_in_s == pytest.approx(rest_s, rel=0.02)
+    assert estimate(samples, limits=[Limit("max_rss", 100 * MB)]).limit_in_s == pytest.approx(rest_s, rel=0.02)
     assert estimate(samples).limit_in_s is None
-    assert estimate(samples, limit_bytes=MB).limit_in_s == 0
-    assert estimate([sample(n) for n in range(400)], limit_bytes=100 * MB).limit_in_s is None
+    assert estimate(samples, limits=[Limit("max_rss", MB)]).limit_in_s == 0
+    assert estimate([sample(n) for n in range(400)], limits=[Limit("max_rss", 100 * MB)]).limit_in_s is None
 
 
 # What must not matter.

@@ -19,11 +19,15 @@ from rkvisor.supervisor.memory.attribution import Attribution
 from rkvisor.supervisor.memory.estimate import estimate
 from rkvisor.supervisor.memory.history import SUPERVISOR, History, Life
 from rkvisor.supervisor.memory.judge import Judgement
+from rkvisor.supervisor.memory.limits import Limit
 from rkvisor.supervisor.memory.reporting import evenly, report
 from rkvisor.supervisor.memory.sample import Mark, Sample
 from rkvisor.supervisor.memory.standing import Standing
 
 MB = 1 << 20
+
+
+LIMIT = Limit("max_rss", 64 * MB)
 
 
 def life(worker: str, rate: int, count: int = 400) -> Life:
@@ -42,16 +46,17 @@ def answer(verdict: str = "leaking", points: int = 50, worker: str | None = None
     before = life("demo:0", 0, 20)
     before.end(50.0, "recycled: <max_rss>")
     history = History([life(SUPERVISOR, 0), before, life("demo:0", 16384)])
+    history.lives("demo:0")[1].verdicts.append((300.0, "leaking"))
     history.lives("demo:0")[1].marks.append(Mark(at_s=103.0, kind="lora", text="rkllm.load_lora"))
 
     def judge(one: Life) -> Judgement:
-        found = estimate(one.samples(), limit_bytes=64 * MB)
+        found = estimate(one.samples(), limits=[LIMIT])
         said: Any = verdict if one.worker == "demo:0" else found.verdict
         known = Judgement(standing=Standing(said), attribution=Attribution(cause="runtime", reasons=("because",)))
         known.report = found
         return known
 
-    made = report(history, judge, lambda _: 64 * MB, worker=worker, points=points)
+    made = report(history, judge, lambda _: [LIMIT], worker=worker, points=points)
     return msgspec.json.decode(msgspec.json.encode(made))
 
 
@@ -119,7 +124,7 @@ def test_words_behind_leaks_are_understood_or_refused() -> None:
     assert _arguments(["demo:0", "--html", "x.html"]) == ("demo:0", False, Path("x.html"))
     assert _arguments(["--html=x.html"]) == (None, False, Path("x.html"))
     assert _arguments(["--json"]) == (None, True, None)
-    for words in (["--html"], ["--xml"], ["a", "b"], ["--json", "--html", "f"]):
+    for words in (["--html"], ["--xml"], ["a", "b"], ["--json", "--html", "f"], ["--html", "--json"]):
         with pytest.raises(ValueError, match=r"leaks|--html"):
             _arguments(words)
 
@@ -131,7 +136,7 @@ def test_what_grows_is_told_with_its_interval_its_limit_and_its_cause() -> None:
     assert found["name"] == "anon"
     text = "\n".join(details(row, is_alone=False))
     assert "+16.0 KiB/request (16.0 KiB to 16.0 KiB)" in text
-    assert "64.0 MiB, reached in 40 min" in text
+    assert "64.0 MiB (max_rss), reached in 40 min" in text
     assert "because" in text
     assert details(answer()["workers"][1], is_alone=False) == []
     assert "cannot be read" in "\n".join(details(row, is_alone=True))
@@ -170,8 +175,27 @@ def test_the_page_stands_alone_escapes_what_it_shows_and_has_a_plot_for_each_ser
     assert "recycled: &lt;max_rss&gt;" in page
     assert BLIND_SPOT in page
     assert page.count('class="fit"') == page.count('class="band"') == 1
-    assert page.count('class="end"') == 3
+    assert page.count('class="recycled"') == 3
+    assert page.count('class="accused"') == 3
+    assert ": leaking</li>" in page
     assert page.index("demo:0") < page.index("rkvisord <span")
+
+
+def test_a_plot_shows_the_life_that_lasts_and_the_list_below_it_all() -> None:
+    """A process of last month would leave that of today a line's width."""
+    found = answer()
+    old = found["workers"][0]["lives"][0]
+    old["points"] = [[point[0] - 30 * 86400.0, *point[1:]] for point in old["points"]]
+    old["ended"] -= 30 * 86400.0
+    page = render(found, now=0.0)
+    assert page.count('class="recycled"') == 0
+    assert "recycled: &lt;max_rss&gt;" in page
+
+
+def test_a_life_of_which_no_sample_could_be_read_is_left_out() -> None:
+    history = History([Life(worker="demo:0", process="x:1", pid=0, began_s=1.0, ended_s=2.0), life("demo:0", 0)])
+    made = report(history, lambda _: Judgement(), lambda _: [], worker=None, points=9)
+    assert [one.began for one in made.workers[0].lives] == [5000.0]
 
 
 def test_a_page_without_workers_says_so() -> None:

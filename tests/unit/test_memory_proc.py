@@ -154,6 +154,20 @@ def test_what_a_drm_driver_tells_counts_once_a_client() -> None:
     assert buffers_of([b"pos:\t0\nflags:\t02\n"]) == (0, None)
 
 
+@pytest.mark.parametrize(
+    ("text", "npu"),
+    [
+        (b"drm-client-id:\t7\ndrm-total-stolen-local0:\t4 KiB\n", 4096),
+        (b"drm-client-id:\t7\ndrm-total-dma:\t0\ndrm-memory-dma:\t4 KiB\n", 0),
+        (b"drm-client-id:\t7\ndrm-memory-dma:\t4096\n", 4096),
+        (b"drm-client-id:\t7\ndrm-total-dma:\tmany KiB\n", None),
+    ],
+)
+def test_what_drivers_tell_in_other_words(text: bytes, npu: int | None) -> None:
+    """A told zero is told; what is no number counts as none and costs no sample."""
+    assert buffers_of([text]) == (0, npu)
+
+
 def test_this_very_process_can_be_read() -> None:
     from rkvisor.supervisor.memory.probe import Probe
 

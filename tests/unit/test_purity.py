@@ -45,6 +45,7 @@ PURE = [
             "memory/estimate",
             "memory/standing",
             "memory/pace",
+            "memory/limits",
         )
     ),
     *(ROOT / "supervisor" / "sessions" / f"{name}.py" for name in ("affinity", "history", "lost", "store")),

@@ -26,10 +26,10 @@ faults = true
 """
 
 
-def ctl(server: Rkvisord, *words: str) -> subprocess.CompletedProcess[str]:
+def ctl(server: Rkvisord, *words: str, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
     """rkvisorctl in a terminal of 80 columns."""
     command = [sys.executable, "-P", "-m", "rkvisor.supervisor.ctl.main", "-s", server.admin, *words]
-    environment = os.environ | {"COLUMNS": "80", "PYTHONIOENCODING": "utf-8"}
+    environment = os.environ | {"COLUMNS": "80", "PYTHONIOENCODING": encoding}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
@@ -54,4 +54,8 @@ def test_rkvisorctl_shows_leaks_as_a_table_as_json_and_as_a_page(tmp_path: Path)
         assert page.read_text().count("<svg") >= 4
         assert "http" not in page.read_text()
         assert ctl(server, "leaks", "demo:7").returncode == 1
+        poor = ctl(server, "leaks", encoding="ascii")
+        assert (poor.returncode, poor.stderr) == (0, "")
+        assert [line.split()[0] for line in poor.stdout.splitlines()[1:3]] == ["demo:0", "rkvisord"]
+        assert poor.stdout.isascii()
         assert ctl(server, "leaks", "--xml").returncode == 2

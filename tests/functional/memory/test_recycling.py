@@ -107,6 +107,26 @@ def test_memory_beyond_max_rss_recycles_a_worker() -> None:
         assert crashes(server) == []
 
 
+def test_a_leak_that_is_found_in_a_young_process_recycles_it_once_it_is_old_enough() -> None:
+    """The verdict comes while recycle_min_s still forbids it, and does not come again."""
+    more = "workers = 1\nspares = 1\nrecycle_on_leak = true\n"
+    with Rkvisord(f"{FAST}{MODEL.replace('recycle_min_s = 0.0', 'recycle_min_s = 25.0')}{more}") as server:
+        with Load(server, clients=1, prompt="[[sim:leak bytes=65536 where=heap]]x") as load:
+            server.wait_until(lambda: "→ leaking" in server.log.read_text(), "a verdict")
+            assert recycled(server) == 0
+            server.wait_until(lambda: recycled(server) >= 1, "a recycling")
+        assert set(load.outcomes) == {"length 0"}
+        log = server.log.read_text()
+        assert "is recycled: it leaks (recycle_on_leak)" in log
+        assert crashes(server) == []
+
+        def endings() -> list[str]:
+            (row,) = server.call("memory.report", {"worker": "demo:0", "points": 2})["workers"]
+            return [life["ending"] for life in row["lives"]]
+
+        server.wait_until(lambda: endings()[0] == "recycled: it leaks (recycle_on_leak)", "the old process's ending")
+
+
 def test_who_listens_hears_of_it() -> None:
     with Rkvisord(f"{MODEL}max_requests = 1\n") as server:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
