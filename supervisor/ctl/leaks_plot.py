@@ -87,12 +87,14 @@ def plot(drawn: Plot) -> str:
     parts = [_line(0, frame.y(level), WIDTH, frame.y(level), "grid") for level in frame.levels()]
     parts += [_line(frame.x(at), 0, frame.x(at), HEIGHT, kind) for at, kind in drawn.uprights]
     parts += [_line(frame.x(at), 0, frame.x(at), HEIGHT, "step") for at in drawn.steps]
-    parts += _fit(frame, drawn)
+    band, fit = _fit(frame, drawn)
+    parts.append(band)
     for curve in drawn.curves:
         if curve.points:
             parts.append(f'<polyline class="{curve.kind}" points="{frame.path(curve.points)}"/>')
         if curve.kind == "samples":
             parts.append(_dots(frame, curve.points))
+    parts.append(fit)  # above the dots: of a leak without noise they cover it
     svg = (
         f'<svg viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" preserveAspectRatio="none" role="img" '
         f'aria-label="values over time">{"".join(parts)}</svg>'
@@ -105,15 +107,15 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def _fit(frame: _Frame, drawn: Plot) -> list[str]:
-    """The line, and its interval around it."""
+def _fit(frame: _Frame, drawn: Plot) -> tuple[str, str]:
+    """The interval around the line, and the line; empty where there is none."""
     if len(drawn.line) < 2:
-        return []
+        return "", ""
     upper = [(at, high) for at, _, _, high in drawn.line]
     lower = [(at, low) for at, _, low, _ in reversed(drawn.line)]
     line = frame.path([(at, value) for at, value, _, _ in drawn.line])
     band = frame.path(upper + lower)
-    return [f'<polygon class="band" points="{band}"/>', f'<polyline class="fit" points="{line}"/>']
+    return f'<polygon class="band" points="{band}"/>', f'<polyline class="fit" points="{line}"/>'
 
 
 def _dots(frame: _Frame, points: Sequence[Point]) -> str:

@@ -59,3 +59,17 @@ def test_rkvisorctl_shows_leaks_as_a_table_as_json_and_as_a_page(tmp_path: Path)
         assert [line.split()[0] for line in poor.stdout.splitlines()[1:3]] == ["demo:0", "rkvisord"]
         assert poor.stdout.isascii()
         assert ctl(server, "leaks", "--xml").returncode == 2
+
+
+def test_a_report_that_cannot_be_made_is_an_error_and_not_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = "def report(*_, **__):\n    raise RuntimeError('the seed is bad')\n"
+    code = f"import rkvisor.supervisor.memory.reporting as reporting\n{broken}reporting.report = report\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Rkvisord(MODEL) as server:
+        asked = ctl(server, "leaks")
+        assert asked.returncode == 1
+        assert "cannot report on the memory: RuntimeError: the seed is bad" in asked.stdout
+        assert server.call("rkllm.run", {"model": "demo", "prompt": "x", "max_new_tokens": 1})["text"]
