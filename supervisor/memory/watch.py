@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -170,10 +171,6 @@ class Memory:
             cause=report.cause if report is not None else "unknown",
             reasons=list(judgement.attribution.reasons),
         )
-        model, _, place = life.worker.partition(":")
-        if model in self._pools and place.isdigit():
-            incarnation = int(life.process.rpartition(":")[2])
-            self._recycler.judged(model, incarnation, is_leaking=verdict == "leaking")
 
     # What happens in the sampler's thread.
 
@@ -218,6 +215,7 @@ class Memory:
 
     def _on_sample(self, life: Life, target: Target, sample: Sample) -> None:
         now_s = sample.at_s
+        self.judge.sampled(life)
         model, _, place = life.worker.partition(":")
         if model in self._pools and place.isdigit():
             self._check(model, life, sample)
@@ -230,16 +228,17 @@ class Memory:
             if now_s - self._pruned_s >= PRUNE_S:
                 self._pruned_s = now_s
                 self._store.prune_memory()
-        self.judge.sampled(life)
 
     def _check(self, model: str, life: Life, sample: Sample) -> None:
         """Tell the recycler, if that may be of interest to it: of what is new, of what is due and of what was."""
         section = self._pools[model].section
         held, limit = sample.rss_bytes + sample.swap_bytes, int(section.max_rss)
-        is_leaking = section.recycle_on_leak and self.judge.of(life).standing.verdict == "leaking"
-        is_due = is_leaking or (limit > 0 and held > limit * (1 - section.recycle_jitter))
+        is_leaking = self.judge.of(life).standing.verdict == "leaking"
+        is_large = limit > 0 and held > limit * (1 - section.recycle_jitter)
+        is_due = is_large or (is_leaking and section.recycle_on_leak)
         if is_due or self._told.get(life.process, True):
-            self._post(self._recycler.sampled, model, int(life.process.rpartition(":")[2]), held)
+            incarnation = int(life.process.rpartition(":")[2])
+            self._post(partial(self._recycler.sampled, model, incarnation, held_bytes=held, is_leaking=is_leaking))
         self._told[life.process] = is_due
 
     def _keep(self, life: Life, sample: Sample) -> None:

@@ -68,25 +68,16 @@ class Recycler:
         if limits.max_requests and process.page.rested().served >= limits.max_requests * (1 - limits.jitter):
             self._look(slot.model)
 
-    def sampled(self, model: str, incarnation: int, held_bytes: int) -> None:
-        """A worker's process of *model* holds so much.  What is due and was not done at once is done now."""
-        if not self._is_there(model, incarnation):
-            return
+    def sampled(self, model: str, incarnation: int, *, held_bytes: int, is_leaking: bool) -> None:
+        """A worker's process of *model* holds so much, and that is said of it.  What was due and could not be done when
+        it was told before is done now."""
+        processes = [slot.process for slot in self._pools[model].slots]
+        if not any(one is not None and one.incarnation == incarnation for one in processes):
+            return  # the sampler's thread tells of a process that is gone by now
         known = self._of(model, incarnation)
         known.loaded_bytes = known.loaded_bytes or held_bytes
-        known.held_bytes = held_bytes
+        known.held_bytes, known.is_leaking = held_bytes, is_leaking
         self._look(model)
-
-    def judged(self, model: str, incarnation: int, *, is_leaking: bool) -> None:
-        """The verdict on a worker's process changed."""
-        if self._is_there(model, incarnation):
-            self._of(model, incarnation).is_leaking = is_leaking
-            self._look(model)
-
-    def _is_there(self, model: str, incarnation: int) -> bool:
-        """Whether the process still is: what the sampler's thread tells may come later than its end."""
-        processes = [slot.process for slot in self._pools[model].slots]
-        return any(one is not None and one.incarnation == incarnation for one in processes)
 
     def on_gone(self, process: Process) -> str:
         """*process* is gone.  Returns why it was recycled, "" if it was not."""
