@@ -86,14 +86,14 @@ def judge(track: Track, axis: str, least: float, *, is_brief: bool = False) -> G
     is_brief: one that certainly is no leak is not fitted, which costs most; its slope is ``FLAT``.
     """
     thin = by_axis(track, axis)
-    ys, steps = without_steps(thin.along(axis), thin.values)
-    growth = Growth(axis, thin.along(axis), ys, FLAT, steps, (), 0.0)
-    low = low_points(ys)
+    xs = thin.along(axis)
+    ys, steps = without_steps(xs, thin.values)
+    growth = Growth(axis, xs, ys, FLAT, steps, (), 0.0)
     if falls_back(ys):
-        found = _judged(growth, low, least, is_brief=is_brief)
+        found = _judged(growth, low_points(ys), least, is_brief=is_brief)
         return replace(found, faults=("uneven",)) if not found.faults and found.ratio > STEEPENS else found
     found = _judged(growth, range(len(ys)), least, is_brief=is_brief)
-    if {"uneven", "noise"} & set(found.faults) and len(low) < len(ys):
+    if {"uneven", "noise"} & set(found.faults) and len(low := low_points(ys)) < len(ys):
         floor = _judged(growth, low, least, is_brief=is_brief)
         if not floor.faults and _is_firm(floor, low):
             return floor

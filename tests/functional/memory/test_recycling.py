@@ -108,9 +108,10 @@ def test_memory_beyond_max_rss_recycles_a_worker() -> None:
 
 
 def test_a_leak_that_is_found_in_a_young_process_recycles_it_once_it_is_old_enough() -> None:
-    """The verdict comes while recycle_min_s still forbids it, and does not come again."""
+    """The verdict comes while recycle_min_s still forbids it, however slow the machine, and does not come again."""
+    least = f"recycle_min_s = {1.1 * PATIENCE_S}"
     more = "workers = 1\nspares = 1\nrecycle_on_leak = true\n"
-    with Rkvisord(f"{FAST}{MODEL.replace('recycle_min_s = 0.0', 'recycle_min_s = 25.0')}{more}") as server:
+    with Rkvisord(f"{FAST}{MODEL.replace('recycle_min_s = 0.0', least)}{more}") as server:
         with Load(server, clients=1, prompt="[[sim:leak bytes=65536 where=heap]]x") as load:
             server.wait_until(lambda: "→ leaking" in server.log.read_text(), "a verdict")
             assert recycled(server) == 0
